@@ -1,0 +1,50 @@
+"""Which model is this? A fingerprint that survives copying, renaming and a change of device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+_SAMPLES = 16
+
+
+def fingerprint(pipe: Any, *, revision: str | None = None) -> dict[str, str | None]:
+    """Identify the transformer of a pipeline.
+
+    Returns
+    -------
+    dict
+        ``transformer_class``; ``config_hash`` (of the transformer's config without paths and versions);
+        ``weight_hash`` (of up to 16 evenly spaced elements of every parameter, rounded to bfloat16, so that one
+        checkpoint loaded as float32 or as bfloat16 has one hash); ``repo`` and ``revision`` where they are known.
+    """
+    transformer = pipe.transformer
+    repo = pipe.config.get("_name_or_path") if hasattr(pipe, "config") else None
+    return {
+        "transformer_class": type(transformer).__name__,
+        "config_hash": _config_hash(transformer),
+        "weight_hash": weight_hash(transformer),
+        # A folder's path says where a model lay on one machine, not which model it is.
+        "repo": repo if repo and repo.count("/") == 1 and not repo.startswith((".", "/", "~")) else None,
+        "revision": revision,
+    }
+
+
+def _config_hash(transformer: Any) -> str:
+    config = {k: v for k, v in dict(transformer.config).items() if not k.startswith("_")}
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def weight_hash(module: Any) -> str:
+    """SHA-256 (16 hex digits) over names, shapes and a fixed sample of all parameters."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        flat = value.detach().reshape(-1)
+        index = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel())).long()
+        sample = flat[index.to(flat.device)].to(torch.bfloat16).cpu().view(torch.int16)
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,122 @@
+"""Load a pipeline from an embedded name, a local folder or a hub id; never runs code that comes with the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UnsupportedModelError
+from workbench.models.layout import layout_for
+from workbench.models.mini import EMBEDDED
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load_pipeline(
+    model: str | Path, *, revision: str | None = None, dtype: str | None = None, device: str | None = None
+) -> Any:
+    """Load a diffusers pipeline and check that its transformer is one that the workbench knows.
+
+    Parameters
+    ----------
+    model : str or Path
+        An embedded name (``mini-image``), a local diffusers folder, or a hub id (``owner/name``).
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    dtype : {"float32", "bfloat16", "float16"}, optional
+        Default: float32 on the CPU, bfloat16 on an accelerator.
+    device : str, optional
+        Default: ``cuda`` if there is one, else ``cpu``.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model can't be found, can't be read, or is not a supported diffusion transformer.
+    """
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("float32" if torch.device(device).type == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise UnsupportedModelError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+    source, local = _source(model)
+    with _quiet():
+        pipe = _from_pretrained(source, local=local, revision=revision, dtype=getattr(torch, dtype))
+    layout_for(pipe)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _source(model: str | Path) -> tuple[str, bool]:
+    """Resolve the user's word to what ``from_pretrained`` takes; True if it lies on this machine."""
+    name = str(model)
+    if name in EMBEDDED:
+        return str(EMBEDDED[name]), True
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UnsupportedModelError(
+                f"{path} is a folder, but not a diffusers pipeline: it has no model_index.json. Point at the folder "
+                "that `pipeline.save_pretrained(folder)` wrote."
+            )
+        return str(path), True
+    if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UnsupportedModelError(
+            f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor an existing diffusers folder, nor a hub "
+            "id of the form owner/name."
+        )
+    return name, False
+
+
+def _from_pretrained(source: str, *, local: bool, revision: str | None, dtype: Any) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(
+            source, revision=revision, torch_dtype=dtype, use_safetensors=True, local_files_only=local
+        )
+    except (OSError, ValueError) as error:
+        what = "read" if local else "fetched from the hub (or found in the local hub cache)"
+        fix = (
+            "Check that the folder is complete and its weights are .safetensors."
+            if local
+            else f"Check the name, the network and your access, or download it elsewhere "
+            f"(`hf download {source}`) and give the folder."
+        )
+        raise UnsupportedModelError(f"{source!r} could not be {what}: {_first_line(error)} {fix}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the loaders' progress bars: the workbench shows one of its own where work is long."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown[0]:
+            diffusers_logging.enable_progress_bar()
+        if shown[1]:
+            transformers_logging.enable_progress_bar()
+
+
+def call_defaults(pipe: Any) -> dict[str, Any]:
+    """Arguments that every call of this pipeline should have unless the user says otherwise.
+
+    A pipeline may pad its third text encoder far beyond what its tokenizer declares as its own maximum; the tokenizer's
+    word is then the right one.
+    """
+    third = getattr(pipe, "tokenizer_3", None)
+    if third is not None and third.model_max_length < 256:
+        return {"max_sequence_length": int(third.model_max_length)}
+    return {}

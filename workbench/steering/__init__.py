@@ -1,0 +1,1 @@
+"""Specs and what they do to a pipeline: derive one from a recording, attach it, take it off again."""

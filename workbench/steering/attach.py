@@ -1,0 +1,102 @@
+"""Attach a spec to a stock diffusers pipeline for the length of a ``with`` block.
+
+A hook around the whole transformer (the root hook) runs the rows of the conditional branch once more with the channels
+masked, and returns ``c' = c + (w / g)(c - d)`` in their place; the pipeline's own CFG then yields paper A's formula.
+Nothing of the pipeline's code is copied, so what it does besides (callbacks, schedulers, decoding) stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import HookRegistry
+
+from workbench.models import layout_for
+from workbench.steering.check import HOOK, check
+from workbench.steering.hooks import Attachment, MaskHook, RootHook
+from workbench.steering.spec import DetailGuidanceSpec
+
+_ABSENT = object()
+
+
+@contextlib.contextmanager
+def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterator[Attachment]:
+    """Steer a stock pipeline: ``with apply(spec, pipe): pipe(prompt)``.
+
+    The guidance scale is the one of the pipeline call, read anew at every step. Steps outside the spec's window, and
+    all steps if its weight is 0, run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also by
+    an exception, hooks and attributes are gone.
+
+    Parameters
+    ----------
+    spec : DetailGuidanceSpec
+        From `load_spec` or `derive_dg`.
+    pipe : StableDiffusion3Pipeline
+        A stock pipeline; its ``transformer`` must be the model that the spec was derived for.
+    strict : bool
+        False also accepts other weights of the same architecture (say, a fine-tune): same class, same config. It then
+        warns, because the channels were located in the other weights.
+
+    Yields
+    ------
+    Attachment
+        Counts of calls and extra passes.
+
+    Raises
+    ------
+    SpecError
+        If the spec was altered, is for another model, or names a layer or channel that the model does not have.
+    UnsupportedModelError
+        If the pipeline can't be steered this way; the message says why and what to do.
+    """
+    check(spec, pipe, strict=strict)
+    attachment, layout, transformer = Attachment(spec), layout_for(pipe), pipe.transformer
+    block = transformer.get_submodule(spec.layer)
+    mask = MaskHook(block, layout.hidden_argument, spec.channels)
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(_hooked(block, mask))
+        undo.enter_context(_hooked(transformer, RootHook(attachment, pipe, layout, mask)))
+        yield attachment
+
+
+@contextlib.contextmanager
+def _hooked(module: torch.nn.Module, hook: MaskHook | RootHook) -> Iterator[None]:
+    """Register `hook` on `module`; afterwards take it off and put the module's attributes back as they were."""
+    before = {name: module.__dict__.get(name, _ABSENT) for name in ("forward", "_diffusers_hook")}
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    registry.register_hook(hook, HOOK)
+    installed = module.__dict__["forward"]
+    # Contexts set by `cache_context` reach only the registries that were there when their list was last built.
+    registry.invalidate_child_registries_cache()
+    try:
+        yield
+    finally:
+        hook.enabled = False
+        if registry._hook_order[-1] == HOOK and module.__dict__.get("forward") is not installed:
+            # Something outside the registry has wrapped the module meanwhile. Putting the old forward back would throw
+            # that away, so the hook stays and does nothing.
+            warnings.warn(
+                f"{type(module).__name__} was wrapped by something else while a spec was applied; the spec no longer "
+                "acts, but an idle hook stays. Wrap the model before `apply`, or after it.",
+                stacklevel=5,
+            )
+        else:
+            registry.remove_hook(HOOK, recurse=False)
+            registry.invalidate_child_registries_cache()
+            if not registry.hooks:  # else the user has put hooks of their own there, and the registry is theirs
+                _restore(module, before)
+
+
+def _restore(module: torch.nn.Module, before: dict[str, Any]) -> None:
+    for name, value in before.items():
+        if value is _ABSENT:
+            module.__dict__.pop(name, None)
+        else:
+            module.__dict__[name] = value
+
+
+__all__ = ["Attachment", "apply"]

@@ -1,0 +1,148 @@
+"""The two diffusers hooks that make Detail Guidance out of a stock pipeline; `attach` puts them on and off."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import ModelHook
+
+from workbench.errors import UnsupportedModelError
+from workbench.models.layout import Layout
+from workbench.steering.detail_guidance import mask_channels, shifted_cond
+from workbench.steering.schedule import place
+from workbench.steering.spec import DetailGuidanceSpec
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Attachment:
+    """What an attached spec has done so far.
+
+    Attributes
+    ----------
+    spec : DetailGuidanceSpec
+    calls : int
+        Calls of the transformer by the pipeline.
+    degraded_passes : int
+        Extra passes that were run for the guidance; ``calls - degraded_passes`` calls lay outside the window.
+    """
+
+    spec: DetailGuidanceSpec
+    calls: int = 0
+    degraded_passes: int = 0
+
+
+class MaskHook(ModelHook):
+    """On block m: sets the channels of the image-token state that enters the block to zero, while `active`."""
+
+    def __init__(self, block: torch.nn.Module, hidden_argument: str, channels: tuple[int, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.active = False
+        self.enabled = True
+        self.argument = hidden_argument
+        self.position = list(inspect.signature(type(block).forward).parameters).index(hidden_argument) - 1  # self
+        self.channels = channels
+
+    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Args, Kwargs]:  # noqa: D102
+        if not (self.active and self.enabled):
+            return args, kwargs
+        if self.argument in kwargs:
+            return args, kwargs | {self.argument: mask_channels(kwargs[self.argument], self.channels)}
+        masked = mask_channels(args[self.position], self.channels)
+        return (*args[: self.position], masked, *args[self.position + 1 :]), kwargs
+
+
+class RootHook(ModelHook):
+    """Around the transformer: the pass that the pipeline asked for, and the degraded one where it is due."""
+
+    def __init__(self, attachment: Attachment, pipe: Any, layout: Layout, mask: MaskHook) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.enabled = True
+        self.attachment = attachment
+        self.pipe = pipe
+        self.layout = layout
+        self.mask = mask
+        self.signature = inspect.signature(type(pipe.transformer).forward)
+
+    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Return the pipeline's output with ``c' = c + (w / g)(c - d)`` in the rows of the conditional branch."""
+        forward: Any = self.fn_ref.original_forward
+        if not self.enabled:
+            return forward(*args, **kwargs)
+        self.attachment.calls += 1
+        arguments = self.signature.bind(module, *args, **kwargs).arguments
+        if not self._due(arguments):
+            return forward(*args, **kwargs)
+        batch = arguments[self.layout.hidden_argument].shape[0]
+        rows, gain = self._cond_rows(batch)
+        # Cut out the rows before the first pass: that one may change what is in the arguments.
+        cond_args, cond_kwargs = _take(args, rows, batch), _take(kwargs, rows, batch)
+        output = forward(*args, **kwargs)
+        self.mask.active = True
+        try:
+            degraded = _prediction(forward(*cond_args, **cond_kwargs))
+        finally:
+            self.mask.active = False
+        self.attachment.degraded_passes += 1
+        prediction = _prediction(output).clone()
+        prediction[rows] = shifted_cond(prediction[rows], degraded, self.attachment.spec.weight, gain)
+        return _with_prediction(output, prediction)
+
+    def _due(self, arguments: dict[str, Any]) -> bool:
+        """Whether this call gets a degraded pass."""
+        spec = self.attachment.spec
+        if spec.weight == 0:
+            return False
+        window = spec.window
+        # Looking the step up costs a copy from the device to the host; a window that is always open needs none.
+        if not window.everywhere and not window.contains(
+            place(self.pipe.scheduler, arguments["timestep"]).in_unit(window.unit)
+        ):
+            return False
+        if arguments.get("skip_layers") is not None:
+            raise UnsupportedModelError(
+                "the pipeline was called with skip_guidance_layers; its skip-layer guidance uses the conditional "
+                "prediction a second time, so the two can't be combined exactly. Leave one of them out."
+            )
+        return True
+
+    def _cond_rows(self, batch: int) -> tuple[slice, float]:
+        """Return the rows of the batch that are the conditional branch, and that branch's gain in the result."""
+        guided = getattr(self.pipe, "do_classifier_free_guidance", None)  # absent before the pipeline's first call
+        if guided is None:
+            raise UnsupportedModelError(
+                "the transformer was called while a spec is applied, but not by its pipeline, which alone says what "
+                "the rows of the batch are. Call the pipeline, or leave the `with` block first."
+            )
+        if not guided:
+            return slice(0, batch), 1.0
+        branches = self.layout.guidance.rows
+        if batch % len(branches):
+            raise UnsupportedModelError(f"{batch} rows in the batch are not {len(branches)} equal parts {branches}.")
+        size = batch // len(branches)
+        start = branches.index("cond") * size
+        return slice(start, start + size), self.layout.guidance.gain(self.pipe.guidance_scale)
+
+
+def _take(value: Any, rows: slice, batch: int) -> Any:
+    """Cut `rows` out of every tensor in `value` whose first axis is the batch; anything else stays as it is."""
+    if isinstance(value, dict):
+        return {key: _take(item, rows, batch) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_take(item, rows, batch) for item in value)
+    return value[rows] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value
+
+
+def _prediction(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output.sample
+
+
+def _with_prediction(output: Any, prediction: torch.Tensor) -> Any:
+    if isinstance(output, tuple):
+        return (prediction, *output[1:])
+    return dataclasses.replace(output, sample=prediction)

@@ -1,0 +1,144 @@
+"""What may be said about samples not seen: intervals over samples, corrections for multiplicity, a minimum n.
+
+A *sample* (one prompt with one seed) is the unit of replication. Tokens, layers and steps of one sample
+share its noise and its prompt; they are averaged inside the sample first, and only then is anything
+inferred. Every function here therefore takes arrays whose first axis is `sample` and nothing else that
+could be mistaken for replication.
+
+Legend: S samples, X anything else, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped, unused-ignore]
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+Floats = NDArray[np.float64]
+Method = Literal["expanded", "percentile"]
+
+MINIMUM_SAMPLES = 5
+"""Fewest samples for a verdict or an interval: five agreeing samples is where an exact one-sided sign test first
+falls below 0.05 (2**-5 = 0.031), and below it the bootstrap has too few distinct resamples to say anything."""
+
+_BLOCK = 4096
+"""Columns resampled at a time, so that R × X never has to fit into memory at once."""
+
+
+class Interval(NamedTuple):
+    """A mean over samples with its confidence bounds, all of shape X; the bounds are NaN with too few samples."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def _tails(n: int, confidence: float, method: Method) -> tuple[float, float]:
+    """Quantiles of the bootstrap distribution that bound the interval.
+
+    `expanded` widens the percentile interval so that it has the width of Student's t for normal data: a
+    bootstrap distribution is too narrow by sqrt((n-1)/n) and ignores that the spread is itself estimated
+    (Hesterberg 2015, *The American Statistician* 69(4), section 5.3).
+    """
+    tail = (1.0 - confidence) / 2.0
+    if method == "expanded":
+        tail = float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1)))
+    return tail, 1.0 - tail
+
+
+def bootstrap_mean(
+    values_SX: NDArray[Any],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    method: Method = "expanded",
+) -> Interval:
+    """Mean over samples with a bootstrap interval that resamples whole samples.
+
+    Parameters
+    ----------
+    values_SX : array, shape (S, ...)
+        One value per sample (and per whatever else); the unit is kept.
+    confidence : float
+        Coverage asked for, in (0, 1). What is really covered at small S stands in `docs/methods.md`.
+    resamples : int
+        Bootstrap resamples R.
+    seed : int
+        Seed of the resampling. All columns share the same resamples, so columns stay comparable and the
+        result does not depend on their order.
+    method : {"expanded", "percentile"}
+        See `_tails`.
+
+    Returns
+    -------
+    Interval
+        Mean and bounds, shape X. Bounds are NaN when S < `MINIMUM_SAMPLES`. NaN in a column gives NaN.
+    """
+    values = np.asarray(values_SX, dtype=np.float64)
+    n, rest = values.shape[0], values.shape[1:]
+    flat_SX = values.reshape(n, math.prod(rest))
+    mean = flat_SX.mean(axis=0) if n else np.full(flat_SX.shape[1], np.nan)
+    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    if n >= MINIMUM_SAMPLES:
+        generator = np.random.default_rng(seed)
+        # Counts of each sample in each resample: the mean of a resample is then one matrix product.
+        weights_RS = generator.multinomial(n, np.full(n, 1.0 / n), size=resamples) / n
+        tails = _tails(n, confidence, method)
+        for start in range(0, flat_SX.shape[1], _BLOCK):
+            block = slice(start, start + _BLOCK)
+            # Centred first: columns without spread then give exactly [mean, mean], not mean plus rounding
+            # noise.
+            centred_SX = np.where(np.ptp(flat_SX[:, block], axis=0) == 0, 0.0, flat_SX[:, block] - mean[block])
+            low[block], high[block] = mean[block] + np.quantile(weights_RS @ centred_SX, tails, axis=0)
+    return Interval(mean.reshape(rest), low.reshape(rest), high.reshape(rest))
+
+
+def adjust(p_values: NDArray[Any], *, method: Literal["holm", "fdr_bh"] = "holm") -> Floats:
+    """p-values corrected for multiplicity: Holm (family-wise error) or Benjamini-Hochberg (false discovery rate).
+
+    Parameters
+    ----------
+    p_values : array, any shape
+        NaN is a test that was not made: it stays NaN and does not count.
+    method : {"holm", "fdr_bh"}
+        Correction.
+
+    Returns
+    -------
+    array
+        Corrected p-values of the same shape.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(p.shape, np.nan)
+    made = np.isfinite(p)
+    if made.any():
+        corrected[made] = multipletests(p[made], method=method)[1]
+    return corrected
+
+
+def proportion_low(successes: NDArray[Any], n: int, *, confidence: float = 0.95) -> Floats:
+    """One-sided lower bound for a share of samples (Clopper-Pearson, exact).
+
+    Parameters
+    ----------
+    successes : array
+        Number of samples, of `n`, in which something held.
+    n : int
+        Samples looked at.
+    confidence : float
+        Coverage of the bound.
+
+    Returns
+    -------
+    array
+        Lower bounds of the share, in [0, 1].
+    """
+    counts = np.asarray(successes, dtype=np.int64)
+    low = proportion_confint(counts, n, alpha=2.0 * (1.0 - confidence), method="beta")[0]
+    return np.where(counts == 0, 0.0, np.asarray(low, dtype=np.float64))

@@ -1,0 +1,273 @@
+"""Which channels are massive activations, by every criterion side by side.
+
+Legend: S samples, L layers, T timesteps, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.analysis import criteria, inference
+from workbench.analysis.visits import TEXT, Visits, divide
+from workbench.errors import AnalysisError
+
+SIGN_CONSISTENT = 0.9
+"""From which share of its magnitude with one sign a channel is said to have that sign."""
+
+
+def locate(
+    recording: xr.Dataset,
+    *,
+    criterion: str = "workbench",
+    branch: str = "cond",
+    include_input: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    **params: Any,
+) -> xr.Dataset:
+    """Locate the massive channels of a recording.
+
+    Parameters
+    ----------
+    recording : xr.Dataset
+        As in `docs/schema.md`; statistics suffice. Only complete samples are used.
+    criterion : str
+        The criterion that decides the verdict; all others are computed with their defaults and reported
+        beside it.
+    branch : str
+        Branch to look at.
+    include_input : bool
+        Count the layer `input`, which no block wrote, towards recurrence over layers.
+    confidence, resamples, seed
+        Of the bootstrap over samples.
+    **params
+        Parameters of `criterion`; see `criteria.describe()`.
+
+    Returns
+    -------
+    xr.Dataset
+        `massive(criterion, layer, channel)` and `massive_channel(criterion, channel)`; `layer_recurrence`,
+        `timestep_recurrence`, `sample_recurrence` and its lower bound `sample_recurrence_low` (criterion,
+        channel), shares in [0, 1]; `magnitude(layer, channel)`, mean |h| over tokens, timesteps, samples,
+        in units of the hidden state; `ratio_to_median` (layer, channel) with `_low` and `_high`,
+        `ratio_to_mean(layer, channel)`, `ratio_by_timestep(timestep, layer, channel)`, dimensionless;
+        `sign(layer, channel)` in {-1, 0, 1} and `sign_consistency(layer, channel)` in [0, 1];
+        `dominance(layer, channel)`, the share of tokens whose largest channel it is. Attributes as in
+        `workbench.analysis`.
+
+    Raises
+    ------
+    AnalysisError
+        If the criterion, a parameter, the branch or a variable does not exist, or no sample is complete.
+    """
+    chosen = criteria.get(criterion)
+    parameters = {name: c.parameters for name, c in criteria.CRITERIA.items()}
+    parameters[criterion] = chosen.resolve(params)
+    visits = Visits(recording, branch)
+    counted = np.ones(len(visits.layers), dtype=bool) if include_input else visits.blocks
+    if not counted.any():
+        raise AnalysisError("the recording holds no block, only the layer `input`; record at least one block.")
+
+    found = {name: _judge(visits, c, parameters[name], counted) for name, c in criteria.CRITERIA.items()}
+    names = list(found)
+    stacked = {
+        part: np.stack([getattr(found[n], part) for n in names])
+        for part in ("massive_LC", "massive_channel_C", "layer_C", "timestep_C", "samples_C")
+    }
+    ratio = inference.bootstrap_mean(
+        visits.ratio_to_median_SLTC.mean(axis=2, dtype=np.float64),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    sign_LC = _signed_share(visits)
+    per = ("layer", "channel")
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, str]] = {
+        "massive": (("criterion", *per), stacked["massive_LC"], "massive at this layer"),
+        "massive_channel": (("criterion", "channel"), stacked["massive_channel_C"], "massive in the model"),
+        "layer_recurrence": (("criterion", "channel"), stacked["layer_C"], "share of layers"),
+        "timestep_recurrence": (("criterion", "channel"), stacked["timestep_C"], "share of timesteps"),
+        "sample_recurrence": (
+            ("criterion", "channel"),
+            stacked["samples_C"] / visits.n,
+            "share of samples alone",
+        ),
+        "sample_recurrence_low": (
+            ("criterion", "channel"),
+            inference.proportion_low(stacked["samples_C"], visits.n, confidence=confidence),
+            "lower bound of sample_recurrence (Clopper-Pearson)",
+        ),
+        "magnitude": (
+            per,
+            visits.mean_abs_SLTC.mean(axis=(0, 2)),
+            "mean |h| over tokens, timesteps, samples",
+        ),
+        "ratio_to_median": (per, ratio.mean, "mean |h| over that of the median channel"),
+        "ratio_to_median_low": (per, ratio.low, "lower bound over samples"),
+        "ratio_to_median_high": (per, ratio.high, "upper bound over samples"),
+        "ratio_to_mean": (
+            per,
+            visits.ratio_to_mean_SLTC.mean(axis=(0, 2)),
+            "mean |h| over the mean of all channels",
+        ),
+        "ratio_by_timestep": (
+            ("timestep", *per),
+            visits.ratio_to_median_SLTC.mean(axis=0).swapaxes(0, 1),
+            "mean |h| over that of the median channel, by timestep",
+        ),
+        "sign": (
+            per,
+            np.where(np.abs(sign_LC) >= SIGN_CONSISTENT, np.sign(sign_LC), 0).astype(np.int8),
+            "sign of h, 0 where not consistent",
+        ),
+        "sign_consistency": (per, np.abs(sign_LC), "share of the magnitude that has one sign"),
+        "dominance": (
+            per,
+            visits.token_share_SLTC(1).mean(axis=(0, 2)),
+            "share of tokens whose largest channel it is",
+        ),
+    }
+    result = xr.Dataset(
+        {name: (dims, values, {"long_name": text}) for name, (dims, values, text) in variables.items()},
+        coords={"criterion": np.asarray(names, dtype=TEXT), **visits.coords("layer", "timestep", "channel")},
+    )
+    result.attrs = {
+        **visits.attrs("locate"),
+        "criterion": criterion,
+        "criterion_version": chosen.version,
+        "parameters": json.dumps(parameters[criterion], sort_keys=True),
+        "parameters_by_criterion": json.dumps(parameters, sort_keys=True),
+        "include_input": include_input,
+        "confidence": confidence,
+        "resamples": resamples,
+        "seed": seed,
+        "median_of_hidden_state": "exact" if visits.has_hidden else "normal mixture from h_mean and h_std",
+    }
+    result.attrs.update(zip(("verdict", "verdict_reason"), _verdict(result, chosen), strict=True))
+    return result
+
+
+def _judge(
+    visits: Visits, criterion: criteria.Criterion, parameters: dict[str, Any], counted: np.ndarray
+) -> criteria.Recurrence:
+    own = {name: parameters[name] for name in criterion.own_parameters}
+    return criteria.recurrence(criterion.rule(visits, **own), counted, parameters)
+
+
+def _signed_share(visits: Visits) -> np.ndarray:
+    """Mean over visits of mean h / mean |h|: ±1 when every token of every visit has that sign; shape (L, C)."""
+    return np.asarray(divide(visits.mean_SLTC, visits.mean_abs_SLTC).mean(axis=(0, 2)))
+
+
+def located_channels(result: xr.Dataset, *, criterion: str | None = None) -> list[int]:
+    """Channels massive in the model by a criterion (default: the one that decided), strongest first.
+
+    Parameters
+    ----------
+    result : xr.Dataset
+        What `locate` returned.
+    criterion : str, optional
+        Name of a criterion.
+
+    Returns
+    -------
+    list of int
+        Labels of the channels, by falling ratio to the median, averaged over the blocks.
+    """
+    name = criterion or result.attrs["criterion"]
+    criteria.get(name)
+    blocks = result.isel(layer=np.flatnonzero(result["layer"].values != "input"))
+    strength = blocks["ratio_to_median"].mean("layer").values
+    mask = result["massive_channel"].sel(criterion=name).values
+    order = np.argsort(-strength, kind="stable")
+    return [int(result["channel"].values[i]) for i in order if mask[i]]
+
+
+def table(result: xr.Dataset, *, criterion: str | None = None) -> list[dict[str, Any]]:
+    """One row per located channel, strongest first, for printing.
+
+    Parameters
+    ----------
+    result : xr.Dataset
+        What `locate` returned.
+    criterion : str, optional
+        Rows for this criterion instead of the one that decided.
+
+    Returns
+    -------
+    list of dict
+        Channel, sign, where it is largest and how large there, recurrence, and which other criteria agree.
+    """
+    name = criterion or result.attrs["criterion"]
+    rows = []
+    for channel in located_channels(result, criterion=name):
+        at = result.sel(channel=channel)
+        here = at.sel(criterion=name)
+        blocks = at.isel(layer=np.flatnonzero(at["layer"].values != "input"))
+        peak = blocks.isel(layer=int(blocks["ratio_to_median"].values.argmax()))
+        rows.append(
+            {
+                "channel": channel,
+                "sign": {-1: "-", 0: "±", 1: "+"}[int(peak["sign"])],
+                "layers": int(here["massive"].isel(layer=np.flatnonzero(here["layer"].values != "input")).sum()),
+                "peak_layer": str(peak["layer"].values),
+                "magnitude": float(peak["magnitude"]),
+                "ratio_to_median": float(peak["ratio_to_median"]),
+                "ratio_low": float(peak["ratio_to_median_low"]),
+                "ratio_high": float(peak["ratio_to_median_high"]),
+                "ratio_to_mean": float(peak["ratio_to_mean"]),
+                "dominance": float(peak["dominance"]),
+                "layer_recurrence": float(here["layer_recurrence"]),
+                "timestep_recurrence": float(here["timestep_recurrence"]),
+                "sample_recurrence": float(here["sample_recurrence"]),
+                "also_by": ", ".join(
+                    str(c)
+                    for c in result["criterion"].values
+                    if c != name and bool(at["massive_channel"].sel(criterion=c))
+                ),
+            }
+        )
+    return rows
+
+
+def _verdict(result: xr.Dataset, chosen: criteria.Criterion) -> tuple[str, str]:
+    n, rows = result.attrs["n_samples"], table(result)
+    blocks = result["ratio_to_median"].isel(layer=np.flatnonzero(result["layer"].values != "input"))
+    said = f"by criterion {chosen.name} (version {chosen.version}) in {n} complete sample{'s' if n != 1 else ''}"
+    if rows:
+        top = max(rows, key=lambda row: row["ratio_to_median"])
+        listed = ", ".join(str(row["channel"]) for row in rows[:12]) + (", …" if len(rows) > 12 else "")
+        interval = (
+            ""
+            if np.isnan(top["ratio_low"])
+            else (f" ({result.attrs['confidence']:.0%} interval {top['ratio_low']:.1f} to {top['ratio_high']:.1f})")
+        )
+        reason = (
+            f"{len(rows)} of {result.sizes['channel']} channels ({listed}) {'is' if len(rows) == 1 else 'are'} "
+            f"massive {said}; channel {top['channel']} reaches {top['ratio_to_median']:.1f} times the median "
+            f"channel{interval} at {top['peak_layer']}."
+        )
+        verdict = "supported"
+    else:
+        largest = float(blocks.max()) if blocks.size else float(result["ratio_to_median"].max())
+        reason = (
+            f"none of {result.sizes['channel']} channels is massive {said}; the largest is {largest:.1f} times "
+            "the median channel."
+        )
+        verdict = "not supported"
+    if chosen.ranking:
+        return (
+            "undecided",
+            f"{reason} A ranking marks channels in any model, with massive activations or without.",
+        )
+    if n < inference.MINIMUM_SAMPLES:
+        return (
+            "undecided",
+            f"{reason} With fewer than {inference.MINIMUM_SAMPLES} samples this may be chance.",
+        )
+    return verdict, reason

@@ -1,0 +1,270 @@
+"""The visits of a recording, as arrays that the criteria compute on.
+
+This is the only place in `analysis` that knows variable names and completeness; the rest sees arrays.
+
+Legend: S samples, L layers, T timesteps, N tokens, C channels, K ranks.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import AnalysisError
+
+INPUT = "input"
+"""Name of the layer that is no block: the state that enters the first one."""
+
+TEXT = np.dtypes.StringDType()
+"""Type of text in results: Zarr v3 specifies variable-length strings, but not numpy's fixed-width ones."""
+
+_UNIT_DIMS = ("sample", "layer", "timestep")
+
+
+def require(recording: xr.Dataset, *names: str) -> None:
+    """Raise unless the recording holds these variables.
+
+    Raises
+    ------
+    AnalysisError
+        Naming what is missing, what is there, and what to do.
+    """
+    missing = [name for name in names if name not in recording.data_vars]
+    if missing:
+        there = ", ".join(sorted(map(str, recording.data_vars))) or "nothing"
+        raise AnalysisError(
+            f"the recording lacks {', '.join(missing)}; it holds {there}. Record again with `workbench record` "
+            "(every tier keeps the statistics), or open the whole store instead of a part of it."
+        )
+
+
+def select_branch(recording: xr.Dataset, branch: str) -> xr.Dataset:
+    """One branch of a recording, without the dimension.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no such branch.
+    """
+    if "branch" not in recording.dims:
+        there = [str(recording["branch"].values)] if "branch" in recording.coords else []
+        if there == [branch]:
+            return recording
+        raise AnalysisError(
+            f"the recording has no dimension `branch` (there is {there or 'no branch at all'}); "
+            f"pass the recording as it was opened, and name the branch: branch={branch!r}."
+        )
+    names = [str(name) for name in recording["branch"].values]
+    if branch not in names:
+        raise AnalysisError(
+            f"the recording has no branch {branch!r}; it has {', '.join(names)}. "
+            "Choose one of these with branch=…; `uncond` is there only if guidance was on."
+        )
+    return recording.isel(branch=names.index(branch))
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    """Divide where the denominator is above 0; elsewhere put `otherwise`."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    out = np.full(shape, otherwise, dtype=numerator.dtype)
+    return np.asarray(np.divide(numerator, denominator, out=out, where=denominator > 0))
+
+
+def decode_hidden(hidden: xr.DataArray) -> np.ndarray:
+    """Values of `hidden` as float32; bfloat16 stored as bit patterns (uint16) is widened, which is exact."""
+    values = np.asarray(hidden.values)
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+class Visits:
+    """Statistics of every visit of one branch, of the complete samples only.
+
+    Parameters
+    ----------
+    recording : xr.Dataset
+        As in `docs/schema.md`; may be lazily loaded: each variable is read when it is first needed.
+    branch : str
+        Which branch.
+
+    Attributes
+    ----------
+    samples : list of int
+        Labels of the samples used: every unit of theirs in this branch is present and finite.
+    left_out : list of int
+        Labels of the samples that are not complete.
+    layers : list of str
+        Names of the layers, `input` included where it was recorded.
+
+    Raises
+    ------
+    AnalysisError
+        If statistics or branch are missing, or no sample is complete.
+    """
+
+    def __init__(self, recording: xr.Dataset, branch: str) -> None:
+        require(recording, "h_mean_abs")
+        part = select_branch(recording, branch)
+        self.branch = branch
+        labels = [int(label) for label in part["sample"].values]
+        complete = self._complete(part)
+        self.samples = [label for label, good in zip(labels, complete, strict=True) if good]
+        self.left_out = [label for label, good in zip(labels, complete, strict=True) if not good]
+        if not self.samples:
+            raise AnalysisError(
+                f"none of the {len(labels)} samples of branch {branch!r} is complete: each has units that are absent "
+                "or not finite. Run the same `workbench record` command again to finish the recording, or "
+                "`workbench verify` to see what is missing."
+            )
+        self.recording = part.isel(sample=np.flatnonzero(complete))
+        self.layers = [str(name) for name in part["layer"].values]
+
+    @staticmethod
+    def _complete(part: xr.Dataset) -> np.ndarray:
+        """Which samples have every unit, and only finite numbers in it; shape (S,)."""
+        finite = xr.apply_ufunc(np.isfinite, part["h_mean_abs"], dask="allowed")
+        complete = np.asarray(finite.all([d for d in finite.dims if d != "sample"]).values)
+        if "unit_checksum" in part:
+            units = part["unit_checksum"]
+            complete = complete & np.asarray((units != 0).all([d for d in units.dims if d != "sample"]).values)
+        return complete
+
+    def _array(self, name: str, *dims: str) -> np.ndarray:
+        require(self.recording, name)
+        return np.asarray(self.recording[name].transpose(*_UNIT_DIMS, *dims).values)
+
+    @property
+    def n(self) -> int:
+        """Number of complete samples."""
+        return len(self.samples)
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """Which layers are blocks (all but `input`), as bool; shape (L,)."""
+        return np.asarray([name != INPUT for name in self.layers])
+
+    @cached_property
+    def mean_abs_SLTC(self) -> np.ndarray:
+        """Mean over tokens of abs(h)."""
+        return self._array("h_mean_abs", "channel")
+
+    @cached_property
+    def mean_SLTC(self) -> np.ndarray:
+        """Mean over tokens of h."""
+        return self._array("h_mean", "channel")
+
+    @cached_property
+    def max_abs_SLTC(self) -> np.ndarray:
+        """Max over tokens of abs(h)."""
+        return self._array("h_max_abs", "channel")
+
+    @cached_property
+    def std_SLTC(self) -> np.ndarray:
+        """Population standard deviation over tokens of h."""
+        return self._array("h_std", "channel")
+
+    @cached_property
+    def median_SLT1(self) -> np.ndarray:
+        """Mean |h| of the median channel: the scale of an ordinary channel at this visit."""
+        return np.asarray(np.median(self.mean_abs_SLTC, axis=-1, keepdims=True))
+
+    @cached_property
+    def ratio_to_median_SLTC(self) -> np.ndarray:
+        """Mean |h| of the channel over that of the median channel; 0 where more than half of the channels are 0."""
+        return divide(self.mean_abs_SLTC, self.median_SLT1)
+
+    @cached_property
+    def ratio_to_mean_SLTC(self) -> np.ndarray:
+        """Mean |h| of the channel over the mean of |h| over tokens and channels."""
+        return divide(self.mean_abs_SLTC, self.mean_abs_SLTC.mean(axis=-1, keepdims=True))
+
+    @property
+    def recorded_ranks(self) -> int:
+        """How many of a token's largest channels were recorded."""
+        require(self.recording, "h_top_channel")
+        return int(self.recording.sizes["rank"])
+
+    def token_share_SLTC(self, ranks: int) -> np.ndarray:
+        """Share of tokens on which the channel is among the `ranks` largest; float32 in [0, 1].
+
+        `ranks=1` is *dominance*: the share of tokens whose largest channel it is.
+        """
+        require(self.recording, "h_top_channel")
+        top = self.recording["h_top_channel"].transpose(*_UNIT_DIMS, "token", "rank").isel(rank=slice(ranks))
+        shape = self.mean_abs_SLTC.shape
+        n_channels, n_tokens = shape[-1], top.sizes["token"]
+        # The dimension `channel` may be a part of the model's channels, in another order: go by label, not
+        # by position.
+        labels = self.recording["channel"].values if "channel" in self.recording.coords else np.arange(n_channels)
+        position = np.full(int(labels.max()) + 2, n_channels)  # channels not in the recording count in a spare column
+        position[labels] = np.arange(n_channels)
+        share = np.empty(shape, dtype=np.float32)
+        for s in range(shape[0]):
+            for layer in range(shape[1]):  # unit by unit: all tokens of a large recording do not fit into memory
+                top_TNK = np.asarray(top.isel(sample=s, layer=layer).values).astype(np.int64)
+                known = (top_TNK >= 0) & (top_TNK < len(position))
+                where_TNK = position[np.where(known, top_TNK, len(position) - 1)]
+                offset = np.arange(shape[2])[:, None, None] * (n_channels + 1)
+                counts = np.bincount((where_TNK + offset).ravel(), minlength=shape[2] * (n_channels + 1))
+                share[s, layer] = counts.reshape(shape[2], -1)[:, :n_channels] / n_tokens
+        return share
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether the full hidden states were recorded."""
+        return "hidden" in self.recording.data_vars
+
+    def hidden_NC(self, sample: int, layer: int, timestep: int) -> np.ndarray:
+        """Hidden state of one visit by position, float32."""
+        require(self.recording, "hidden")
+        visit = self.recording["hidden"].isel(sample=sample, layer=layer, timestep=timestep)
+        return decode_hidden(visit.transpose("token", "channel"))
+
+    def coords(self, *dims: str) -> dict[str, Any]:
+        """Coordinates of the recording that live on these dimensions, for the labels of a result."""
+        return {
+            str(name): coord
+            for name, coord in self.recording.coords.items()
+            if coord.dims and set(coord.dims) <= set(dims)
+        }
+
+    def attrs(self, analysis: str) -> dict[str, Any]:
+        """Attributes every result carries: which recording, branch and samples it came from."""
+        kept = (
+            "model_fingerprint",
+            "fingerprint",
+            "schema",
+            "schema_version",
+            "pipeline",
+            "layout",
+            "git_revision",
+        )
+        source = {key: self.recording.attrs[key] for key in kept if key in self.recording.attrs}
+        return {
+            **{f"recording_{key}" if not key.startswith("model") else key: value for key, value in source.items()},
+            "analysis": analysis,
+            "branch": self.branch,
+            "n_samples": self.n,
+            "n_samples_recorded": self.n + len(self.left_out),
+            "samples_left_out": self.left_out,
+            "version": version(),
+        }
+
+
+def version() -> str:
+    """Version of this package, for the attributes of a result."""
+    import workbench
+
+    found = getattr(workbench, "__version__", None)
+    if found is None:
+        from importlib import metadata
+
+        try:
+            found = metadata.version("dit-workbench")
+        except metadata.PackageNotFoundError:
+            found = "unknown"
+    return str(found)

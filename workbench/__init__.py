@@ -1,0 +1,44 @@
+"""The MA workbench: record, analyse and steer massive activations in diffusion transformers.
+
+The verbs are imported when they are first used, so that importing the package is quick and analysing a recording needs
+neither torch nor a GPU.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: Public verb → the module that has it. The command line offers the same.
+_VERBS = {
+    "record": "workbench.record",
+    "open": "workbench.store",
+    "verify": "workbench.store",
+    "locate": "workbench.analysis.locate",
+    "modulation": "workbench.analysis.modulation",
+    "derive_dg": "workbench.steering.derive",
+    "load_spec": "workbench.steering.spec",
+    "save_spec": "workbench.steering.spec",
+    "apply": "workbench.steering.attach",
+    "sample": "workbench.sampling.sampler",
+    "load_pipeline": "workbench.models",
+    "report": "workbench.report",
+    "Select": "workbench.select",
+}
+_RENAMED = {"open": "open_recording"}
+
+__all__ = ["__version__", *sorted(_VERBS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERBS:
+        value = getattr(import_module(_VERBS[name]), _RENAMED.get(name, name))
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_VERBS])

@@ -7,8 +7,9 @@ order its outputs differently.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workbench.errors import UnsupportedModelError
 
@@ -110,7 +111,7 @@ class Layout:
         return {
             f"{stack.path}.{i}": (stack, block)
             for stack in self.stacks
-            for i, block in enumerate(transformer.get_submodule(stack.path))
+            for i, block in enumerate(cast("Iterable[torch.nn.Module]", transformer.get_submodule(stack.path)))
         }
 
     def block_paths(self, transformer: torch.nn.Module) -> list[str]:

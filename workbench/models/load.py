@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.errors import UnsupportedModelError
 from workbench.models.layout import layout_for
-from workbench.models.mini import EMBEDDED
+from workbench.models.mini import EMBEDDED, embedded_path
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -53,7 +53,12 @@ def _source(model: str | Path) -> tuple[str, bool]:
     """Resolve the user's word to what ``from_pretrained`` takes; True if it lies on this machine."""
     name = str(model)
     if name in EMBEDDED:
-        return str(EMBEDDED[name]), True
+        try:
+            return str(embedded_path(name)), True
+        except FileNotFoundError as error:
+            raise UnsupportedModelError(
+                f"{error}. Install the package anew, or train it: see its model card."
+            ) from error
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -64,8 +69,8 @@ def _source(model: str | Path) -> tuple[str, bool]:
         return str(path), True
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UnsupportedModelError(
-            f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor an existing diffusers folder, nor a hub "
-            "id of the form owner/name."
+            f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor an existing diffusers folder, nor a "
+            "hub id of the form owner/name."
         )
     return name, False
 
@@ -73,10 +78,10 @@ def _source(model: str | Path) -> tuple[str, bool]:
 def _from_pretrained(source: str, *, local: bool, revision: str | None, dtype: Any) -> Any:
     from diffusers import DiffusionPipeline
 
+    load: Any = DiffusionPipeline.from_pretrained  # diffusers has no annotations here
+
     try:
-        return DiffusionPipeline.from_pretrained(
-            source, revision=revision, torch_dtype=dtype, use_safetensors=True, local_files_only=local
-        )
+        return load(source, revision=revision, torch_dtype=dtype, use_safetensors=True, local_files_only=local)
     except (OSError, ValueError) as error:
         what = "read" if local else "fetched from the hub (or found in the local hub cache)"
         fix = (
@@ -95,19 +100,18 @@ def _first_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the loaders' progress bars: the workbench shows one of its own where work is long."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
 
-    shown = diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    libraries: list[Any] = [of_diffusers, of_transformers]
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown[0]:
-            diffusers_logging.enable_progress_bar()
-        if shown[1]:
-            transformers_logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def call_defaults(pipe: Any) -> dict[str, Any]:

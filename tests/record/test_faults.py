@@ -1,0 +1,242 @@
+"""Kills, interrupts, full disks, bad numbers: nothing is lost, nothing is filled silently, and a resume is exact."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import workbench
+from tests.tiny import encode, tiny_pipeline
+from workbench.errors import RecordingError, StoreError
+from workbench.record import run
+from workbench.record.writer import Writer
+
+CHILD = """
+import sys, torch
+torch.set_num_threads(1)
+from tests.tiny import encode, tiny_pipeline
+from workbench.record import record
+record(tiny_pipeline(), prompts=["red apple", "dog"], seeds=[0, 1], steps=3, guidance_scale=3.0, batch_size=2,
+       tier="full", encode=encode, progress=False, out=sys.argv[1])
+"""
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = workbench.open(one), workbench.open(other)
+    return all(np.array_equal(a[n], b[n], equal_nan=a[n].dtype.kind == "f") for n in b.data_vars)
+
+
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Run ``act`` in the writer thread before its ``count``-th job of writing data."""
+    done = {"jobs": 0}
+    for name in ("_block", "_finish"):
+        real = getattr(Writer, name)
+
+        def counting(self: Writer, *args: Any, real: Any = real) -> None:
+            done["jobs"] += 1
+            if done["jobs"] == count:
+                act()
+            real(self, *args)
+
+        monkeypatch.setattr(Writer, name, counting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.08])
+def test_after_kill_9_open_and_verify_tell_the_truth_and_a_resume_is_bit_identical(
+    tmp_path: Path, full_store: Path, make_recording: Callable[..., Path], delay: float
+) -> None:
+    out = tmp_path / "killed.zarr"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out)], cwd=Path(__file__).parents[2])
+    while not any(out.glob("h_mean_abs/c/*")) and child.poll() is None:
+        time.sleep(0.001)
+    time.sleep(delay)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    torn, whole = workbench.open(out).load(), workbench.open(full_store)
+    marks = torn.unit_checksum.values != 0
+    for name in ("hidden", "h_mean_abs", "h_norm"):
+        assert np.isnan(torn[name].values[~marks]).all()
+        assert np.array_equal(torn[name].values[marks], whole[name].values[marks])
+    verdict = workbench.verify(out)
+    assert verdict.complete == marks.sum()
+    assert verdict.wrong == []
+    assert verdict.ok == (marks.all() and bool((torn.sample_checksum != 0).all()))
+    make_recording(out)
+    assert workbench.verify(out).ok
+    assert same(out, full_store)
+
+
+def test_a_sample_that_is_complete_is_not_written_again(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.zarr"
+    stop_after(3, monkeypatch, lambda: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(RecordingError, match="Input/output error"):
+        make_recording(out)
+    monkeypatch.undo()
+    finished = run._finished(out)
+    assert 0 < len(finished) < 4
+    before = {s: (out / f"h_mean_abs/c/{s}/0/0/0/0").stat().st_mtime_ns for s in finished}
+    make_recording(out)
+    assert {s: (out / f"h_mean_abs/c/{s}/0/0/0/0").stat().st_mtime_ns for s in finished} == before
+    assert same(out, full_store)
+
+
+def test_ctrl_c_keeps_what_is_complete(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s.zarr"
+    stop_after(4, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        make_recording(out)
+        time.sleep(1)  # the signal may arrive when the recording has just ended
+    monkeypatch.undo()
+    assert workbench.verify(out).wrong == []
+    make_recording(out)
+    assert same(out, full_store)
+
+
+def test_a_full_disk_says_so_and_the_same_command_goes_on(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        with pytest.raises((RecordingError, StoreError), match="disk is full.*same command") as full:
+            make_recording(disk / "s.zarr")
+        assert isinstance(full.value, RecordingError)
+        assert workbench.verify(disk / "s.zarr").wrong == []
+        subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
+        make_recording(disk / "s.zarr")
+        assert same(disk / "s.zarr", full_store)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_other_settings_are_refused_by_name_and_nothing_is_touched(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
+    copy = Path(shutil.copytree(full_store, tmp_path / "s.zarr"))
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    with pytest.raises(RecordingError, match=r"other settings \(guidance_scale: 3.0 there, 5.0 now; steps: 3 there, 4 now"):
+        make_recording(copy, steps=4, guidance_scale=5.0)
+    with pytest.raises(RecordingError, match="model: "):
+        make_recording(copy, model=tiny_pipeline(seed=1))
+    with pytest.raises(RecordingError, match="embeddings: "):
+        make_recording(copy, encode=lambda prompts: {k: v * 1.01 for k, v in encode(prompts).items()})
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("all of it")
+    with pytest.raises(StoreError, match="not a recording"):
+        make_recording(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "all of it"
+
+
+def test_nan_in_a_hidden_state_is_refused_with_its_place(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        pipe.transformer.transformer_blocks[1].ff.net[2].bias[5] = float("nan")
+    out = tmp_path / "s.zarr"
+    with pytest.raises(RecordingError, match=r"NaN or infinite.*layer transformer_blocks\.1, step 0"):
+        make_recording(out, model=pipe)
+    assert not (workbench.open(out).unit_checksum != 0).any()
+
+
+def test_two_recorders_into_one_store_are_refused(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    from workbench.record.writer import locked
+
+    out = make_recording(tmp_path / "s.zarr")
+    with locked(out), pytest.raises(RecordingError, match="Another process"):
+        make_recording(out)
+
+
+def test_a_call_too_many_or_too_few_is_an_error(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    class Hasty(type(tiny_pipeline())):  # type: ignore[misc]
+        """A pipeline that leaves out its last step while being recorded."""
+
+        def __call__(self, *args: Any, callback_on_step_end: Any = None, **kwargs: Any) -> Any:
+            def stop(pipe: Any, step: int, t: Any, values: Any) -> Any:
+                pipe._interrupt = step == 1
+                return callback_on_step_end(pipe, step, t, values)
+
+            return super().__call__(*args, callback_on_step_end=stop if callback_on_step_end else None, **kwargs)
+
+    pipe = tiny_pipeline()
+    pipe.__class__ = Hasty
+    with pytest.raises(RecordingError, match="made 2 calls of its transformer, the recording expects 3"):
+        make_recording(tmp_path / "s.zarr", model=pipe)
+    assert workbench.verify(tmp_path / "s.zarr").finished == 0
+
+
+def test_a_skipped_block_is_an_error_and_not_a_gap(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    pipe = tiny_pipeline()
+    forward = type(pipe.transformer).forward
+
+    class Skipping(type(pipe.transformer)):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return forward(self, *args, **kwargs, skip_layers=[1])
+
+    Skipping.__module__, Skipping.__name__ = type(pipe.transformer).__module__, type(pipe.transformer).__name__
+    pipe.transformer.__class__ = Skipping
+    with pytest.raises(Exception, match=r"transformer_blocks.1|OutOfOrder"):
+        make_recording(tmp_path / "s.zarr", model=pipe)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": []}, "There are no prompts"),
+        ({"prompts": ["  "]}, "There are no prompts"),
+        ({"prompts": "nowhere.txt"}, "nowhere.txt can't be read"),
+        ({"seeds": []}, "There are no seeds"),
+        ({"seeds": [1, 1]}, "same seed is given more than once"),
+        ({"steps": 0}, "steps = 0: Input should be greater than or equal to 1"),
+        ({"tier": "everything"}, "tier = 'everything'"),
+        ({"select": {"layers": "transformer_blocks.9"}}, "no layer named 'transformer_blocks.9'.*positions 0 to 3"),
+        ({"select": {"timesteps": "7"}}, "no timestep at position 7"),
+        ({"budget": 1000}, "more than the budget.*--yes"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    tmp_path: Path, make_recording: Callable[..., Path], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(workbench.errors.WorkbenchError, match=message):
+        make_recording(tmp_path / "s.zarr", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="can't be written"):
+        make_recording(tmp_path / "file" / "s.zarr")
+
+
+def test_the_plan_counts_bytes_and_files_exactly(full_store: Path, tiny: Any) -> None:
+    from workbench.models import layout_for
+    from workbench.record import make_settings, prepare
+
+    settings = make_settings(
+        ["red apple", "dog"], [0, 1], steps=3, guidance_scale=3.0, batch_size=2, tier="full"
+    )
+    _, plan = prepare(tiny, layout_for(tiny), settings, encode)
+    chunks = [p for name in plan.variables for p in (full_store / name / "c").rglob("*") if p.is_file()]
+    assert len(chunks) == plan.files
+    assert sum(p.stat().st_size for p in chunks) == plan.bytes
+    assert plan.seconds > 0

@@ -1,0 +1,127 @@
+"""Bytes before bytes: what a recording will take, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+
+from workbench.record.probe import Shape
+from workbench.record.reduce import RANKS
+from workbench.record.settings import Settings
+from workbench.store.create import chunk_shapes
+from workbench.store.schema import BY_NAME
+
+#: Timesteps of one sample are written together up to this many bytes: few files for small models, and flat memory.
+BLOCK_BYTES = 8 << 20
+#: Above this many bytes a step, full hidden states are written visit by visit.
+PLANE_BYTES = 32 << 20
+
+#: For the estimate of time only.
+_DISK_BYTES_PER_SECOND = 400e6
+_RECORDING_OVERHEAD = 1.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be recorded, where each byte goes.
+
+    Attributes
+    ----------
+    layers, branches : tuple of str
+        Recorded ones, in order.
+    steps : tuple of int
+        Recorded denoising steps.
+    sizes : dict
+        Dimension → length.
+    variables, chunks : dict
+        Variable → shape, and → chunk shape.
+    hidden_dtype : str
+        dtype of the hidden states, as torch names it.
+    block : int
+        Recorded timesteps that are written together.
+    planes : bool
+        True if ``hidden`` goes visit by visit.
+    seconds : float
+        Estimate for generating and writing.
+    """
+
+    layers: tuple[str, ...]
+    branches: tuple[str, ...]
+    steps: tuple[int, ...]
+    sizes: dict[str, int]
+    variables: dict[str, tuple[int, ...]]
+    chunks: dict[str, tuple[int, ...]]
+    hidden_dtype: str
+    block: int
+    planes: bool
+    seconds: float
+
+    def bytes_of(self, name: str) -> int:
+        """Bytes of one variable, uncompressed, which is how it is stored."""
+        return prod(self.variables[name]) * itemsize(name, self.hidden_dtype)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole recording."""
+        return sum(self.bytes_of(name) for name in self.variables)
+
+    @property
+    def files(self) -> int:
+        """Chunk files of the whole recording (metadata and coordinates come on top: about forty)."""
+        return sum(
+            prod(ceil(length / step) for length, step in zip(self.variables[name], self.chunks[name], strict=True))
+            for name in self.variables
+        )
+
+
+def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -> Plan:
+    """Plan a recording.
+
+    Parameters
+    ----------
+    settings : Settings
+    shape : Shape
+        From :func:`~workbench.record.probe.probe`.
+    image : (height, width) or None
+        Of the decoded image; None if the pipeline has no VAE.
+    """
+    select = settings.select
+    layers = tuple(shape.layers[i] for i in select.positions("layer", shape.layers))
+    branches = tuple(shape.branches[i] for i in select.positions("branch", shape.branches))
+    steps = tuple(select.positions("timestep", [f"{t:g}" for t in shape.timesteps]))
+    sizes = {
+        "sample": len(settings.samples), "branch": len(branches), "layer": len(layers), "timestep": len(steps),
+        "token": shape.tokens, "channel": shape.channels, "rank": min(RANKS, shape.channels),
+        "modulation_term": len(shape.terms), "embedding": shape.embedding,
+        "latent_channel": shape.latent[0], "latent_y": shape.latent[1], "latent_x": shape.latent[2], "rgb": 3,
+    }  # fmt: skip
+    if image:
+        sizes |= {"y": image[0], "x": image[1]}
+    skipped = ({"hidden"} if settings.tier == "stats" else set()) | (set() if image else {"image"})
+    variables = {
+        name: tuple(sizes[dim] for dim in variable.dims) for name, variable in BY_NAME.items() if name not in skipped
+    }
+    per_step = {
+        name: prod(variables[name]) // (sizes["sample"] * sizes["timestep"]) * itemsize(name, shape.dtype)
+        for name in variables
+        if BY_NAME[name].part in ("unit", "step")
+    }
+    planes = per_step.get("hidden", 0) > PLANE_BYTES
+    together = sum(count for name, count in per_step.items() if not (planes and name == "hidden"))
+    block = int(np.clip(BLOCK_BYTES // max(together, 1), 1, len(steps)))
+    batches = ceil(sizes["sample"] / settings.batch_size)
+    plan = Plan(
+        layers, branches, steps, sizes, variables, chunk_shapes(sizes, variables, block, planes), shape.dtype, block,
+        planes, 0.0,
+    )  # fmt: skip
+    seconds = batches * len(shape.timesteps) * shape.seconds * _RECORDING_OVERHEAD + plan.bytes / _DISK_BYTES_PER_SECOND
+    return Plan(**{**plan.__dict__, "seconds": seconds})
+
+
+def itemsize(name: str, hidden_dtype: str) -> int:
+    """Bytes of one element of a variable as stored."""
+    if name == "hidden":
+        return 4 if hidden_dtype == "float32" else 2
+    return np.dtype(BY_NAME[name].dtype).itemsize

@@ -1,0 +1,159 @@
+"""One dry forward pass: does the model behave as its layout says, how large is a visit, how long does a call take."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import UnsupportedModelError
+from workbench.models.layout import Layout
+from workbench.models.load import call_defaults
+from workbench.record.settings import Settings
+from workbench.record.trace import traced
+
+#: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
+Encode = Callable[[Sequence[str]], Mapping[str, Any]]
+
+
+class _SeenEnough(Exception):
+    """Ends the pipeline's call after the first call of its transformer."""
+
+
+@dataclass
+class Shape:
+    """What one call of the transformer looks like.
+
+    Attributes
+    ----------
+    layers : list of str
+        ``input`` and the block paths, in order of execution.
+    grid : tuple of int
+        Token grid (F, H, W).
+    channels, embedding : int
+        Width of the hidden state, and of ``temb``.
+    terms : tuple of str
+        Names of the modulation's parts.
+    branches : tuple of str
+        In the order of the batch's rows.
+    dtype : str
+        Of the hidden states.
+    latent : tuple of int
+        (C, H, W) of one sample.
+    timesteps, sigmas : arrays (T,)
+        float64, of every call.
+    seconds : float
+        Of one plain call of the transformer at this batch size.
+    """
+
+    layers: list[str] = field(default_factory=list)
+    grid: tuple[int, int, int] = (0, 0, 0)
+    channels: int = 0
+    embedding: int = 0
+    terms: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    dtype: str = "float32"
+    latent: tuple[int, ...] = ()
+    timesteps: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sigmas: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """N = F · H · W."""
+        return int(np.prod(self.grid))
+
+
+def call_arguments(
+    pipe: Any, settings: Settings, samples: Sequence[tuple[str, int]], encode: Encode | None
+) -> dict[str, Any]:
+    """Arguments of the pipeline for one batch; every sample has a generator of its own."""
+    prompts = [prompt for prompt, _ in samples]
+    size = {name: getattr(settings, name) for name in ("height", "width") if getattr(settings, name)}
+    return {
+        **call_defaults(pipe),
+        **(encode(prompts) if encode else {"prompt": prompts}),
+        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        **size,
+    }
+
+
+def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None) -> Shape:
+    """Run the pipeline up to and including its first transformer call, and look.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the image tokens of any block are not F · H · W, or the batch's rows are not branches × samples.
+    """
+    shape = Shape(terms=layout.modulation.terms)
+    seen: dict[str, torch.Size] = {}
+    batch = settings.samples[: settings.batch_size]
+
+    def on_call(kwargs: dict[str, Any], temb: torch.Tensor) -> None:
+        latents = kwargs[layout.hidden_argument]
+        shape.latent = tuple(latents.shape[1:])
+        shape.grid = layout.grid(pipe.transformer.net, tuple(latents.shape))
+        shape.embedding = temb.shape[-1]
+        shape.branches = branches_of(layout, len(latents), len(batch))
+
+    def on_state(layer: str, h: torch.Tensor, modulation: torch.Tensor | None) -> None:
+        shape.layers.append(layer)
+        seen[layer] = h.shape
+        shape.channels, shape.dtype = h.shape[-1], str(h.dtype).removeprefix("torch.")
+
+    with torch.no_grad(), traced(pipe, layout, on_call=on_call, on_state=on_state, on_done=lambda: None) as stand_in:
+        traced_forward = stand_in.forward
+
+        def look(*args: Any, **kwargs: Any) -> None:
+            traced_forward(*args, **kwargs)
+            start = time.perf_counter()
+            stand_in.net(*args, **kwargs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            shape.seconds = time.perf_counter() - start
+            raise _SeenEnough
+
+        stand_in.forward = look  # type: ignore[method-assign]
+        with contextlib.suppress(_SeenEnough):
+            pipe(**call_arguments(pipe, settings, batch, encode), output_type="latent")
+    shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
+    _check(shape, seen, layout, len(batch))
+    return shape
+
+
+def branches_of(layout: Layout, rows: int, samples: int) -> tuple[str, ...]:
+    """Which branches one call holds, from its rows; in the order of the rows."""
+    if rows == samples:
+        return ("cond",)
+    if layout.guidance.batched and rows == samples * len(layout.guidance.rows):
+        return layout.guidance.rows
+    raise UnsupportedModelError(
+        f"The pipeline called its transformer with {rows} rows for {samples} samples; family {layout.family} is known "
+        f"to use {samples} (no guidance) or {samples * len(layout.guidance.rows)} ({' + '.join(layout.guidance.rows)})."
+    )
+
+
+def trajectory(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Timesteps (the scheduler's values) and sigmas (noise level in [0, 1]) of all calls, float64 (T,)."""
+    timesteps = np.asarray(scheduler.timesteps.cpu(), dtype=np.float64)
+    sigmas = np.asarray(torch.as_tensor(scheduler.sigmas).cpu(), dtype=np.float64)[: len(timesteps)]
+    return timesteps, sigmas
+
+
+def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, samples: int) -> None:
+    expected = (samples * len(shape.branches), shape.tokens, shape.channels)
+    wrong = {layer: tuple(size) for layer, size in seen.items() if tuple(size) != expected}
+    if wrong:
+        layer, size = next(iter(wrong.items()))
+        raise UnsupportedModelError(
+            f"{len(wrong)} of {len(seen)} layers don't hold one image token per grid cell: {layer} has shape {size}, "
+            f"family {layout.family} with grid {shape.grid} should have {expected} (rows, tokens, channels)."
+        )

@@ -1,0 +1,116 @@
+"""What is to be recorded: validated, and identified by a fingerprint, so that a resume never mixes two runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import RecordingError
+from workbench.select import Select
+
+Tier = Literal["stats", "full"]
+
+
+class Settings(BaseModel):
+    """Everything that decides the numbers of a recording, except the model itself.
+
+    Attributes
+    ----------
+    prompts, seeds : tuple
+        Samples are all prompts × all seeds, prompt by prompt.
+    steps : int
+        Denoising steps.
+    guidance_scale : float
+        s of ``D_u + s (D_c − D_u)``; at most 1 means no classifier-free guidance and only the branch ``cond``.
+    height, width : int or None
+        Pixels; None is the pipeline's own default.
+    tier : {"stats", "full"}
+        Statistics only, or the full hidden states as well.
+    batch_size : int
+        Samples generated together. Part of the identity: kernels may round differently at another batch size.
+    select : Select
+        Layers, timesteps and branches to record.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    steps: int = Field(default=20, ge=1, le=10_000)
+    guidance_scale: float = Field(default=4.0, ge=0, le=1000, allow_inf_nan=False)
+    height: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1)
+    tier: Tier = "stats"
+    batch_size: int = Field(default=1, ge=1)
+    select: Select = Select()
+
+    @property
+    def samples(self) -> list[tuple[str, int]]:
+        """(prompt, seed) of every sample, in order."""
+        return [(prompt, seed) for prompt in self.prompts for seed in self.seeds]
+
+    def fingerprint(self, **context: Any) -> str:
+        """SHA-256 (16 hex digits) of the settings together with what else decides the numbers."""
+        text = json.dumps({**self.model_dump(mode="json"), **context}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_settings(prompts: Any, seeds: Any, **others: Any) -> Settings:
+    """Build :class:`Settings` from what a user gives.
+
+    Parameters
+    ----------
+    prompts : str, Path, or sequence of them
+        Prompts, or text files with one prompt a line (empty lines and lines that start with ``#`` are left out).
+    seeds : int or sequence of int
+    **others
+        Fields of :class:`Settings`; None stands for the default.
+
+    Raises
+    ------
+    RecordingError
+        If prompts are missing or a value is out of its range.
+    """
+    texts = read_prompts(prompts)
+    if not texts:
+        raise RecordingError('There are no prompts. Give at least one: --prompts "red apple", or a text file.')
+    numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers:
+        raise RecordingError("There are no seeds. Give at least one: --seeds 0.")
+    for what, values in (("prompt", texts), ("seed", numbers)):
+        twice = {value for value in values if list(values).count(value) > 1}
+        if twice:
+            raise RecordingError(
+                f"The same {what} is given more than once: {sorted(twice)}. Equal samples are no independent evidence."
+            )
+    try:
+        return Settings(
+            prompts=tuple(texts), seeds=numbers, **{name: value for name, value in others.items() if value is not None}
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])} = {item.get('input')!r}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise RecordingError(f"These settings can't be used: {problems}.") from error
+
+
+def read_prompts(prompts: str | Path | Sequence[str | Path]) -> list[str]:
+    """Prompts from texts and text files, in order."""
+    items = [prompts] if isinstance(prompts, str | Path) else list(prompts)
+    texts: list[str] = []
+    for item in items:
+        if isinstance(item, Path) or (len(item) < 4096 and item.endswith(".txt")):
+            try:
+                lines = Path(item).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecordingError(f"The prompt file {item} can't be read: {error}.") from error
+            texts += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        elif item.strip():
+            texts.append(item.strip())
+    return texts

@@ -1,0 +1,169 @@
+"""One thread that writes: whole chunks only, data first, the marker last; its error is raised where the work is given."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from workbench.errors import RecordingError, WorkbenchError
+from workbench.record.plan import Plan
+from workbench.store.checksum import checksum, update
+from workbench.store.create import explain
+from workbench.store.schema import BY_NAME, PRESENT
+from workbench.store.verify import unit_parts
+
+#: Blocks that may wait; more would only hide in memory that the disk is too slow.
+_WAITING = 2
+_STOP = object()
+
+
+class Writer:
+    """Writes blocks of units, planes of hidden states and finished samples, in the order they are given.
+
+    Parameters
+    ----------
+    path : Path
+        An existing store of this plan.
+    plan : Plan
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path, self.plan = path, plan
+        group = zarr.open_group(str(path), mode="r+")
+        self.arrays: dict[str, Any] = {name: group[name] for name in plan.variables}
+        self.plane_crc: dict[tuple[int, int, int, int], int] = {}
+        self.error: BaseException | None = None
+        self.jobs: queue.Queue[Any] = queue.Queue(maxsize=_WAITING)
+        self.thread = threading.Thread(target=self._run, name="workbench-writer", daemon=True)
+        self.thread.start()
+
+    # Given by the recording thread ------------------------------------------------------------------------------
+
+    def clear(self, sample: int) -> None:
+        """Take away a sample's markers before its data are written anew."""
+        self._give(self._clear, sample)
+
+    def block(self, samples: Sequence[int | None], start: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write units.
+
+        Parameters
+        ----------
+        samples : sequence of int or None
+            Sample of each row; None for one that is complete already.
+        start : int
+            First recorded timestep of the block.
+        values : mapping
+            Variable → array (rows, *dims after sample), timesteps from ``start``. Handed over: don't touch it again.
+        """
+        self._give(self._block, list(samples), start, dict(values))
+
+    def plane(self, sample: int, branch: int, layer: int, step: int, h_NC: np.ndarray) -> None:
+        """Write one visit's hidden state (N, C), in its stored dtype. Its unit is marked with its block."""
+        self._give(self._plane, (sample, branch, layer, step), h_NC)
+
+    def finish(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write a sample's latents and image, and mark it as finished."""
+        self._give(self._finish, sample, dict(values))
+
+    def close(self) -> None:
+        """Wait until everything is written; raise what went wrong."""
+        if self.thread.is_alive():
+            self.jobs.put(_STOP)
+            self.thread.join()
+        self._raise()
+
+    def _give(self, job: Any, *args: Any) -> None:
+        self._raise()
+        self.jobs.put((job, args))
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            if isinstance(error, OSError):
+                raise RecordingError(explain(error, self.path)) from error
+            if isinstance(error, WorkbenchError):
+                raise error
+            raise RecordingError(f"Writing {self.path} failed: {type(error).__name__}: {error}") from error
+
+    # Done by the writer thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (item := self.jobs.get()) is not _STOP:
+            if self.error is None:
+                job, args = item
+                try:
+                    job(*args)
+                except BaseException as error:  # handed to the recording thread, whatever it is
+                    self.error = error
+
+    def _clear(self, sample: int) -> None:
+        self.arrays["sample_checksum"][sample] = 0
+        self.arrays["unit_checksum"][sample] = 0
+
+    def _block(self, samples: list[int | None], start: int, values: dict[str, np.ndarray]) -> None:
+        for row, sample in enumerate(samples):
+            if sample is None:
+                continue
+            mine = {name: array[row] for name, array in values.items()}
+            self._refuse_nonfinite(sample, start, mine)
+            stop = start + mine["h_mean_abs"].shape[2]
+            for name, array in mine.items():
+                where = tuple(slice(start, stop) if d == "timestep" else slice(None) for d in BY_NAME[name].dims[1:])
+                self.arrays[name][(sample, *where)] = array
+            marks = np.zeros(mine["h_mean_abs"].shape[:3], dtype=np.uint64)
+            for branch, layer, step in np.ndindex(*marks.shape):
+                parts = unit_parts(mine, branch, layer, step)
+                seed = self.plane_crc.pop((sample, branch, layer, start + step), None)
+                marks[branch, layer, step] = checksum(parts) if seed is None else self._continue(seed, parts)
+            self.arrays["unit_checksum"][sample, :, :, start:stop] = marks
+
+    @staticmethod
+    def _continue(crc: int, parts: dict[str, np.ndarray]) -> int:
+        for name in BY_NAME:
+            if name in parts:
+                crc = update(crc, parts[name])
+        return PRESENT + crc
+
+    def _plane(self, where: tuple[int, int, int, int], h_NC: np.ndarray) -> None:
+        self.arrays["hidden"][where] = h_NC
+        self.plane_crc[where] = update(0, h_NC)
+
+    def _finish(self, sample: int, values: dict[str, np.ndarray]) -> None:
+        for name, array in values.items():
+            self.arrays[name][sample] = array
+        self.arrays["sample_checksum"][sample] = checksum(values)
+
+    def _refuse_nonfinite(self, sample: int, start: int, values: dict[str, np.ndarray]) -> None:
+        bad = ~np.isfinite(values["h_norm"]).all(axis=-1)
+        if bad.any():
+            branch, layer, step = (int(i) for i in np.argwhere(bad)[0])
+            raise RecordingError(
+                f"The hidden state has NaN or infinite values: sample {sample}, branch {self.plan.branches[branch]}, layer "
+                f"{self.plan.layers[layer]}, step {self.plan.steps[start + step]} ({int(bad.sum())} visits in this block). "
+                "Such a state can't be analysed; nothing of it was marked as recorded. In float16 this is often an "
+                "overflow: try --dtype bfloat16 or float32."
+            )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Any:
+    """Hold a store for one recording process; the lock goes with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; there two recorders at once are the user's to avoid
+        yield
+        return
+    # On the metadata file itself: nothing has to be added to the store, and it is never rewritten.
+    with open(path / "zarr.json", "rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RecordingError(f"Another process is recording into {path} right now; wait for it to end.") from error
+        yield

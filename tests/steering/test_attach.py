@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from steering_helpers import make_spec, plain_detail_guidance
 
+from tests.steering.helpers import make_spec, plain_detail_guidance
 from workbench.steering.attach import apply
 from workbench.steering.hooks import MaskHook
 from workbench.steering.spec import DetailGuidanceSpec

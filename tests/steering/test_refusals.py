@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from steering_helpers import make_spec
 
+from tests.steering.helpers import make_spec
 from workbench.errors import SpecError, UnsupportedModelError
 from workbench.steering.attach import apply
 from workbench.steering.schedule import place
@@ -22,7 +22,7 @@ def refused(pipe: Any, spec: Any, error: type[Exception], *words: str, **kwargs:
 
 
 def test_another_architecture(pipe) -> None:
-    from planted import planted_pipeline
+    from tests.planted import planted_pipeline
 
     other = make_spec(planted_pipeline("constant", layers=4))
     refused(pipe, other, SpecError, "another model", other.model.config_hash, "record this one", strict=True)
@@ -30,7 +30,7 @@ def test_another_architecture(pipe) -> None:
 
 
 def test_other_weights(pipe) -> None:
-    from planted import planted_pipeline
+    from tests.planted import planted_pipeline
 
     twin = planted_pipeline("constant", seed=1)
     other = make_spec(twin)

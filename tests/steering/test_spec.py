@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from steering_helpers import fields
 
+from tests.steering.helpers import fields
 from workbench.errors import SpecError
 from workbench.steering import spec as spec_module
 from workbench.steering.canonical import MAX_BYTES

@@ -84,7 +84,7 @@ class Window(_Strict):
 class Recommended(_Strict):
     """Settings of the pipeline call that the evidence was taken at; None where there is no evidence."""
 
-    guidance_scale: Annotated[float, Field(ge=0.0, le=100.0)] | None
+    guidance_scale: Annotated[float, Field(ge=0.0, le=1000.0)] | None
     steps: Annotated[int, Field(ge=1, le=10_000)] | None
 
 

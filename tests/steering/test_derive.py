@@ -1,0 +1,143 @@
+"""From recordings with a known answer to a spec, and on to the pipeline that was recorded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from tests.planted import PLANT, hook_record, planted_pipeline
+from workbench.errors import AnalysisError, SpecError
+from workbench.models import fingerprint
+from workbench.steering.attach import apply
+from workbench.steering.derive import DEFAULT_WEIGHT, derive_dg
+from workbench.steering.spec import load_spec, save_spec
+
+PROMPTS, SEEDS = ["red apple", "dog face", "blue heart"], [0, 1]
+
+
+def recorded(pipe: Any, **options: Any) -> xr.Dataset:
+    recording = hook_record(pipe, prompts=PROMPTS, seeds=SEEDS, steps=4, **options)
+    return recording.assign_attrs(
+        model=fingerprint(pipe), layout={"family": "sd3"}, schema_version=1, settings_fingerprint="0011",
+        settings={"guidance_scale": 3.0, "steps": 4}, path="/somewhere/on/this/machine/planted.zarr",
+    )
+
+
+@pytest.fixture(scope="module")
+def planted() -> Any:
+    return planted_pipeline("constant", 3)
+
+
+@pytest.fixture(scope="module")
+def recording(planted: Any) -> xr.Dataset:
+    return recorded(planted)
+
+
+@pytest.fixture(scope="module")
+def silent() -> xr.Dataset:
+    return recorded(planted_pipeline("random", 3))
+
+
+def test_planted_channels_at_the_middle_block(recording) -> None:
+    spec = derive_dg(recording)
+    assert spec.channels == tuple(sorted(PLANT.channels))
+    # Block 1 writes the channels, so they are in the states that enter blocks 2, 3, 4; half of 5 blocks is 2.5.
+    assert spec.layer == "transformer_blocks.2"
+    assert spec.weight == DEFAULT_WEIGHT
+    assert spec.window.everywhere
+    assert (spec.recommended.guidance_scale, spec.recommended.steps) == (3.0, 4)
+    evidence = spec.evidence
+    assert evidence.n_samples == len(PROMPTS) * len(SEEDS)
+    assert [row["channel"] for row in evidence.channels] == list(spec.channels)
+    for row in evidence.channels:
+        assert row["layer"] == "transformer_blocks.1"
+        assert row["sign"] == PLANT.channels[row["channel"]]
+        assert row["massive_here"]
+        assert row["massive_in_model"]
+        assert row["ratio_to_median_low"] > 5
+    assert evidence.provenance["channels"] == evidence.provenance["layer"] == "measured"
+    assert evidence.provenance["weight"] == evidence.provenance["window"] == "default"
+    assert evidence.store == {"name": "planted.zarr", "schema_version": 1, "settings_fingerprint": "0011", "tier": None,
+                              "dtype": None, "git_revision": None}
+
+
+def test_nearest_to_half_depth_of_those_with_most_channels(recording) -> None:
+    """Written by block 1, so block 2 is the first it enters; with the early blocks cut away the rule moves on."""
+    late = recording.isel(layer=[0, 3, 4, 5])  # input and blocks 2, 3, 4
+    assert derive_dg(late).layer == "transformer_blocks.3"
+
+
+def test_same_recording_same_spec(recording) -> None:
+    assert derive_dg(recording).to_json() == derive_dg(recording).to_json()
+
+
+def test_derived_spec_acts_on_the_recorded_pipeline(recording, planted, tmp_path) -> None:
+    spec = load_spec(save_spec(derive_dg(recording), tmp_path / "spec.json"))
+
+    def run() -> torch.Tensor:
+        return planted("red apple", num_inference_steps=4, guidance_scale=3.0, output_type="latent",
+                       generator=torch.Generator().manual_seed(0)).images
+
+    plain = run()
+    with apply(spec, planted) as attached:
+        assert not torch.equal(run(), plain)
+    assert attached.degraded_passes == 4
+
+
+def test_what_is_given_is_taken_and_said(recording) -> None:
+    window = {"unit": "step_fraction", "low": 0.0, "high": 0.5}
+    spec = derive_dg(recording, layer="transformer_blocks.4", channels=[41, 7], weight=2, window=window)
+    assert (spec.layer, spec.channels, spec.weight) == ("transformer_blocks.4", (7, 41), 2.0)
+    assert spec.window.model_dump() == window
+    assert {spec.evidence.provenance[key] for key in ("layer", "channels", "weight", "window")} == {"given"}
+    assert [row["massive_here"] for row in spec.evidence.channels] == [False, True]
+
+
+def test_nothing_massive_nothing_derived(silent) -> None:
+    with pytest.raises(SpecError, match=r"not derived: the criterion 'workbench' finds no massive activation in 6 sam"):
+        derive_dg(silent)
+    assert derive_dg(silent, layer="transformer_blocks.2", channels=[1]).channels == (1,), "given by hand it is allowed"
+
+
+def test_not_massive_where_it_is_asked_for(recording) -> None:
+    with pytest.raises(SpecError, match=r"none is massive in the state that enters transformer_blocks\.0"):
+        derive_dg(recording, layer="transformer_blocks.0")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "transformer_blocks.9"}, r"no block 'transformer_blocks\.9'; it has .*\.0 … .*\.4 \(5 blocks\)"),
+        ({"layer": "input"}, "no block 'input'"),
+        ({"channels": [5, 64]}, r"channels \[64\] can't be used; the recording has channels 0 to 63"),
+        ({"channels": []}, "at least one"),
+        ({"weight": float("inf")}, "JSON"),
+        ({"weight": 1000}, "`weight`"),
+        ({"window": {"unit": "sigma", "low": 0.5, "high": 0.2}}, "`window`"),
+    ],
+)
+def test_what_does_not_exist_is_refused(recording, options, words) -> None:
+    with pytest.raises(SpecError, match=words):
+        derive_dg(recording, **options)
+
+
+def test_entering_state_not_recorded(recording) -> None:
+    gap = recording.isel(layer=[1, 2, 4, 5])  # blocks 0, 1, 3, 4: what enters block 3 is missing
+    with pytest.raises(SpecError, match=r"the state that enters transformer_blocks\.3 was not recorded"):
+        derive_dg(gap, layer="transformer_blocks.3")
+    spec = derive_dg(gap, layer="transformer_blocks.3", channels=[5])
+    assert "ratio_to_median" not in spec.evidence.channels[0]
+
+
+def test_recording_that_does_not_name_its_model(recording) -> None:
+    with pytest.raises(SpecError, match="does not say which model"):
+        derive_dg(recording.drop_attrs())
+
+
+def test_not_finite_states_are_refused(recording) -> None:
+    broken = recording.copy()
+    broken["h_mean_abs"] = broken["h_mean_abs"].where(broken["channel"] != 3, np.nan)
+    with pytest.raises(AnalysisError):
+        derive_dg(broken)

@@ -143,7 +143,7 @@ class Writer:
     def _refuse_nonfinite(self, sample: int, start: int, values: dict[str, np.ndarray]) -> None:
         bad = ~np.isfinite(values["h_norm"]).all(axis=-1)
         if bad.any():
-            branch, layer, step = (int(i) for i in np.argwhere(bad)[0])
+            step, layer, branch = (int(i) for i in np.argwhere(bad.transpose(2, 1, 0))[0])  # the first in time
             raise RecordingError(
                 f"The hidden state has NaN or infinite values: sample {sample}, branch {self.plan.branches[branch]}, layer "
                 f"{self.plan.layers[layer]}, step {self.plan.steps[start + step]} ({int(bad.sum())} visits in this block). "

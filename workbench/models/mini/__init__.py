@@ -1,0 +1,29 @@
+"""Embedded, really trained small models and the scripts that made them.
+
+Importing this package is cheap: nothing here imports torch. The scripts run as ``python -m workbench.models.mini``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EMBEDDED: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image"}
+"""Folders of the embedded models by name; each is an ordinary diffusers folder."""
+
+
+def embedded_path(name: str) -> Path:
+    """Folder of the embedded model ``name``.
+
+    Raises
+    ------
+    KeyError
+        If no embedded model has that name; the message lists those that exist.
+    FileNotFoundError
+        If the model is known but its folder was not installed.
+    """
+    if name not in EMBEDDED:
+        raise KeyError(f"no embedded model {name!r}; there are: {', '.join(sorted(EMBEDDED))}")
+    path = EMBEDDED[name]
+    if not (path / "model_index.json").is_file():
+        raise FileNotFoundError(f"the folder of the embedded model {name!r} is missing: {path}")
+    return path

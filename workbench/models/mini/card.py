@@ -1,0 +1,161 @@
+"""Writing the model card from the measured numbers."""
+# ruff: noqa: E501 - a template reads better unbroken
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FRONT = """---
+license: mit
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [stable-diffusion-3, flow-matching, massive-activations, emoji, from-scratch]
+---
+"""
+
+
+def _ma_table(report: dict) -> str:
+    """Rows of the ratio by noise level and block."""
+    some = next(iter(report.values()))["ratio"]
+    lines = ["| sigma | " + " | ".join(f"block {i}" for i in range(len(some))) + " |"]
+    lines.append("|---" * (len(some) + 1) + "|")
+    for sigma, row in report.items():
+        cells = [f"{r:.1f} (ch {c})" for r, c in zip(row["ratio"], row["channel"], strict=True)]
+        lines.append(f"| {sigma} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _judgement(judged: dict | None, prompts: list[str]) -> str:
+    """The human verdict on the grid, if there is one."""
+    if judged is None:
+        return "The grid has not been judged by eye yet."
+    yes = [p for p in prompts if judged["prompts"].get(p)]
+    no = [p for p in prompts if p not in yes]
+    text = f"By eye ({judged['by']}): **{len(yes)} of {len(prompts)} recognisable at a glance**"
+    return text + (f"; not: {', '.join(no)}." if no else ".") + " " + judged.get("remark", "")
+
+
+def write_card(numbers: dict, judged: dict | None = None) -> str:
+    """Text of the model card.
+
+    Parameters
+    ----------
+    numbers
+        What ``evaluate.evaluate`` measured (``metrics.json``).
+    judged
+        Verdicts by prompt under ``"prompts"``, who judged under ``"by"``, optionally a ``"remark"``.
+    """
+    n, t, d = numbers, numbers["training"], numbers["data"]
+    p, ma, recall = n["parameters"], numbers["massive_activations"], numbers["recall"]
+    c, bar = t["config"], numbers["massive_activations"]["bar"]
+    over = ", ".join(f"{count} of {bar['blocks']} at sigma {s}" for s, count in bar["blocks_at_or_over"].items())
+    top = ", ".join(f"{ch} ({count} of {ma['cells']})" for ch, count in ma["channels_in_top3"].items())
+    by_time = "; ".join(f"t {k}: {max(v):.1f}" for k, v in ma["timestep_input_only"].items())
+    twins = {k: max(max(r["ratio"]) for r in v.values()) for k, v in ma["random"].items()}
+    return f"""{FRONT}
+# mini-image
+
+A small, really trained text-to-image diffusion transformer of the Stable Diffusion 3 architecture, made to be the
+always-available test animal of the workbench: it loads offline in a second, draws a 64 px picture in about a
+second on one CPU core, and has massive activations. It draws emoji. It is not a general image model.
+
+```python
+from diffusers import StableDiffusion3Pipeline
+from workbench.models.mini import embedded_path
+
+pipe = StableDiffusion3Pipeline.from_pretrained(embedded_path("mini-image"), local_files_only=True)
+pipe("red apple", num_inference_steps={n["sampling"]["steps"]}, guidance_scale={n["sampling"]["guidance"]}, max_sequence_length=8).images[0]
+```
+
+## Grid
+
+Sixteen prompts, chosen before training and never exchanged. Left of each pair: the training picture; right: drawn
+from noise by the prompt (guidance {n["sampling"]["guidance"]}, {n["sampling"]["steps"]} steps, first seed, nothing picked).
+
+![training pictures and samples](grid.webp)
+
+{_judgement(judged, n["sampling"]["prompts"])}
+
+Measured: the training picture of the prompt is the nearest of all {d["pictures"]} by pixel distance for
+**{recall["prompts"]["top1"]} of {recall["prompts"]["n"]}** (among the nearest five: {recall["prompts"]["top5"]}); for {recall["sample"]["n"]} captions drawn at random (`sample.webp`):
+{recall["sample"]["top1"]} nearest, {recall["sample"]["top5"]} among five. Without guidance: {recall["unguided"]["top1"]} of {recall["unguided"]["n"]}.
+With the pipeline's own defaults (28 steps, guidance 7, 256 T5 tokens; `stock.webp`): {recall["stock"]["top1"]} of {recall["stock"]["n"]}.
+
+![random captions](sample.webp)
+
+## Massive activations
+
+Ratio = {ma["definition"]}; float32.
+
+{_ma_table(ma["trained"])}
+
+* Bar "ratio >= {bar["ratio"]:g} in at least half of the blocks": **{"met" if bar["met"] else "missed"}** ({over}).
+* The same architecture untrained: at most {max(twins.values()):.1f} ({"; ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in twins.items())}).
+* Channels most often among the top three of a block and noise level: {top}.
+* Same latents (sigma 0.5), only the timestep input changed, largest ratio over blocks: {by_time}.
+
+![ratio by block](ma-blocks.png)
+![ratio during training](ma-growth.png)
+
+These are fixed channels that tower over the median on all image tokens. They are far below the factors of hundreds
+and more that large language models show; use relative criteria, not fixed thresholds. One seed: in earlier runs of
+this architecture the effect came back, the channel index did not.
+
+## Architecture
+
+| part | class | parameters |
+|---|---|---|
+| transformer | `SD3Transformer2DModel`, {c["layers"]} blocks, {c["heads"]} heads of 64, patch 2, no QK norm: 64 image tokens | {p["transformer"]:,} |
+| vae | `AutoencoderKL`, 64 px to 8 x 16 x 16; {n["vae"]["psnr_db"]} dB on the training pictures | {p["vae"]:,} |
+| text_encoder, text_encoder_2 | `CLIPTextModelWithProjection`, two layers, width 128 each, trained with the transformer | {p["text_encoder"] + p["text_encoder_2"]:,} |
+| text_encoder_3 | `T5EncoderModel` whose last norm is zero: **a constant stand-in** | {p["text_encoder_3"]:,} |
+
+Stock SD3 wants a T5 in slot 3. This one outputs exact zeros, so its tokens carry no prompt; all information goes
+through the two CLIPs (ten tokens: begin, at most eight words, end). Training saw 1 to 16 T5 tokens in 70 % of the
+samples and the pipeline's default of 256 in the others. The tokenizer knows whole words only ({d["words"]} of them); others
+become `<unk>`. Scheduler: `FlowMatchEulerDiscreteScheduler`, shift 1. Stored as float16 (transformer, vae) and
+float32 (text encoders); loads as float32.
+
+## Data and licence
+
+{d["pictures"]} still pictures of `{d["pictures_package"]}` (npm; art: Microsoft Fluent emoji, MIT, notice in
+`LICENSE-fluentui-emoji`) on white, {d["size"]} px. Left out: national flags, laptop and technologists, video games and
+paperclips (Microsoft's README excludes flags, technologist, video games and the Clippy-like paperclip), skin tones, and
+the man/woman copies of persons. Captions: CLDR short names in lower case from `{d["names_package"]}` (MIT).
+Augmentation: shifts by 2 px for two thirds of the samples. The weights are under the MIT licence.
+
+## Training and compute
+
+* Autoencoder: {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {3e-4:g} per latent element).
+* Transformer and text encoders: {t["step"]:,} steps of batch {c["batch"]} = {t["images"]:,} samples = {t["epochs"]:g} epochs in
+  {t["seconds"] / 60:.0f} minutes on **one CPU core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
+* AdamW {c["lr"]:g}, betas {tuple(c["betas"])}, no weight decay, warm-up {c["warmup"]} steps, linear decay to zero over the last
+  {100 * c["decay_share"]:.0f} %, EMA {c["ema"]} (shipped), {100 * c["drop"]:.0f} % empty prompts, logit-normal noise levels, seed {c["seed"]}.
+* Loss at the end: {t["final_loss"]:.4f}. Versions: {", ".join(f"{k} {v}" for k, v in n["versions"].items())}.
+
+![loss](loss.png)
+
+Repeat it: `python -m workbench.models.mini fetch`, then `train-vae`, `train`, `export`, `card`. A killed `train`
+continues from its checkpoint and ends at the same weights on the same machine and software.
+
+## Limits
+
+* It has learnt its training set by heart; that is the aim here. New combinations mostly fail. Unseen prompts
+  ({", ".join(n["sampling"]["unseen"])}):
+
+![unseen prompts](unseen.webp)
+
+* 64 x 64 px only; white background; one style. Persons and hands are few and default yellow.
+* Words outside its vocabulary, word order and counts mean nothing to it.
+* Results on it say that a method runs and how it reads, not that it holds for large models.
+"""
+
+
+def finish(folder: Path, numbers: dict, shots: dict, judged: dict | None = None) -> None:
+    """Put figures, ``metrics.json`` and ``README.md`` into the exported ``folder``."""
+    from .figures import draw_figures
+
+    draw_figures(numbers, shots, folder)
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(write_card(numbers, judged), encoding="utf-8")

@@ -1,0 +1,227 @@
+"""The bundled sampler: the same prompts and seeds through a stock pipeline, with and without CFG and DG."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import SpecError, WorkbenchError
+from workbench.models import call_defaults, fingerprint, layout_for, load_pipeline
+from workbench.progress import Progress
+from workbench.sampling.result import MODES, SampleResult
+from workbench.steering.attach import apply
+from workbench.steering.spec import DetailGuidanceSpec, load_spec
+
+
+def sample(
+    model: Any,
+    *,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int] = 0,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    spec: DetailGuidanceSpec | str | Path | None = None,
+    modes: str | Sequence[str] = ("cfg",),
+    batch_size: int = 4,
+    height: int | None = None,
+    width: int | None = None,
+    encode: Callable[[Sequence[str]], Mapping[str, Any]] | None = None,
+    strict: bool = True,
+    progress: bool = True,
+) -> SampleResult:
+    """Generate every prompt with every seed, once in each mode.
+
+    Every sample has a generator of its own, so its noise depends on its seed alone: the modes start from the same
+    noise, and neighbours in the batch don't matter to it.
+
+    Parameters
+    ----------
+    model : str, Path or pipeline
+        Embedded name, local diffusers folder, hub id, or a loaded pipeline. A pipeline is left as it was.
+    prompts : str or sequence of str
+        At least one.
+    seeds : int or sequence of int
+        Samples are all prompts × all seeds, prompt by prompt.
+    steps : int, optional
+        Denoising steps. Default: what the spec recommends, else 20.
+    guidance_scale : float, optional
+        s, of the modes with CFG. Default: what the spec recommends, else 4.
+    spec : DetailGuidanceSpec or path, optional
+        Needed by the modes with ``dg``.
+    modes : str or sequence of str
+        ``plain`` (the conditional prediction alone), ``cfg``, ``dg`` (Detail Guidance without CFG), ``cfg+dg``.
+    batch_size : int
+        Samples generated together. Kernels may round differently at another batch size.
+    height, width : int, optional
+        Pixels. Default: the pipeline's own.
+    encode : callable, optional
+        ``encode(prompts)`` returns the pipeline's arguments (embeddings) in place of the texts.
+    strict : bool
+        As in `workbench.apply`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    SampleResult
+        Images (mode, sample, y, x, rgb), latents, and what they were made with.
+
+    Raises
+    ------
+    WorkbenchError
+        If prompts, seeds or modes are missing or unknown, or the result is not finite.
+    SpecError
+        If a mode needs a spec and there is none, or the spec is not for this model.
+    """
+    names, texts, numbers = _modes(modes), _prompts(prompts), _seeds(seeds)
+    chosen = _spec(spec, names)
+    recommended = chosen.recommended if chosen else None
+    steps = steps if steps is not None else (recommended and recommended.steps) or 20
+    if guidance_scale is None:
+        # A recording without CFG recommends s <= 1, which is no scale for the modes with CFG.
+        guidance_scale = max((recommended and recommended.guidance_scale) or 0.0, 1.0)
+        guidance_scale = guidance_scale if guidance_scale > 1 else 4.0
+    _check_numbers(steps, guidance_scale, batch_size, names)
+    pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
+    layout_for(pipe)
+    if getattr(pipe, "vae", None) is None:
+        raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
+    samples = [(prompt, seed) for prompt in texts for seed in numbers]
+    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
+
+    def arguments(mode: str, batch: list[tuple[str, int]]) -> dict[str, Any]:
+        words = [prompt for prompt, _ in batch]
+        return {
+            **call_defaults(pipe),
+            **(encode(words) if encode else {"prompt": words}),
+            **size,
+            "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale if "cfg" in mode else 1.0,
+        }
+
+    batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
+    made: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    with _silent(pipe), Progress("sampling", len(names) * len(batches) * steps, progress) as bar:
+        for mode in names:
+            with _steered(mode, chosen, pipe, strict):
+                made.append([_generate(pipe, arguments(mode, batch), bar.advance) for batch in batches])
+    images, latents = (np.stack([np.concatenate([pair[i] for pair in row]) for row in made]) for i in (0, 1))
+    _check_finite(latents, names, samples)
+    return SampleResult(
+        images=images,
+        latents=latents,
+        modes=names,
+        prompts=tuple(prompt for prompt, _ in samples),
+        seeds=tuple(seed for _, seed in samples),
+        settings={
+            "model": fingerprint(pipe),
+            "pipeline_class": type(pipe).__name__,
+            "scheduler": type(pipe.scheduler).__name__,
+            "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
+            "device": pipe.transformer.device.type,
+            "steps": steps,
+            "guidance_scale": guidance_scale,
+            "batch_size": batch_size,
+            "height": images.shape[2],
+            "width": images.shape[3],
+            "spec": chosen.model_dump(mode="json", exclude={"evidence"}) if chosen else None,
+        },
+    )
+
+
+def _generate(pipe: Any, arguments: dict[str, Any], advance: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    """Run the pipeline once; images (B, Y, X, 3) uint8 and final latents (B, C, H, W) float32."""
+    last: list[torch.Tensor] = []
+
+    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [kwargs["latents"]]
+        advance()
+        return {}
+
+    floats = pipe(**arguments, output_type="np", callback_on_step_end=keep).images
+    # Not finite is reported from the latents, by sample; the conversion must not warn about it first.
+    images = (np.nan_to_num(floats) * 255).round().astype(np.uint8)
+    return images, last[0].float().cpu().numpy()
+
+
+@contextlib.contextmanager
+def _steered(mode: str, spec: DetailGuidanceSpec | None, pipe: Any, strict: bool) -> Iterator[None]:
+    if "dg" in mode and spec is not None:
+        with apply(spec, pipe, strict=strict):
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _silent(pipe: Any) -> Iterator[None]:
+    """Turn the pipeline's own progress bar off, and back to what it was."""
+    before = dict(vars(pipe))
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if "_progress_bar_config" in before:
+            pipe._progress_bar_config = before["_progress_bar_config"]
+        else:
+            del pipe._progress_bar_config
+
+
+def _spec(spec: DetailGuidanceSpec | str | Path | None, modes: tuple[str, ...]) -> DetailGuidanceSpec | None:
+    loaded = load_spec(spec) if isinstance(spec, (str, Path)) else spec
+    if loaded is not None and not isinstance(loaded, DetailGuidanceSpec):
+        raise SpecError(f"a {type(loaded).__name__} is no Detail Guidance spec; load one with `load_spec(path)`.")
+    if loaded is None and any("dg" in mode for mode in modes):
+        raise SpecError(
+            f"the modes {', '.join(mode for mode in modes if 'dg' in mode)} need a spec. Derive one with `workbench "
+            "derive dg STORE --out spec.json` and pass it as spec=."
+        )
+    return loaded
+
+
+def _modes(modes: str | Sequence[str]) -> tuple[str, ...]:
+    names = (modes,) if isinstance(modes, str) else tuple(modes)
+    unknown = [name for name in names if name not in MODES]
+    if unknown or not names or len(set(names)) < len(names):
+        raise WorkbenchError(f"modes {list(names)} can't be used; give each at most once, of {', '.join(MODES)}.")
+    return names
+
+
+def _prompts(prompts: str | Sequence[str]) -> list[str]:
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
+        raise WorkbenchError('There are no prompts, or an empty one. Give at least one text, such as "red apple".')
+    return texts
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    numbers = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not numbers or min(numbers) < 0:
+        raise WorkbenchError("There are no seeds, or a negative one. Give at least one number from 0.")
+    return numbers
+
+
+def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, ...]) -> None:
+    if steps < 1 or batch_size < 1:
+        raise WorkbenchError(f"steps = {steps} and batch_size = {batch_size} must be at least 1.")
+    if any("cfg" in mode for mode in modes) and not 1 < scale < float("inf"):
+        raise WorkbenchError(
+            f"guidance_scale = {scale} is no CFG: that needs more than 1. For no CFG, use the modes plain and dg."
+        )
+
+
+def _check_finite(latents: np.ndarray, modes: tuple[str, ...], samples: list[tuple[str, int]]) -> None:
+    bad = ~np.isfinite(latents).all(axis=(2, 3, 4))
+    if bad.any():
+        mode, index = (int(i[0]) for i in np.nonzero(bad))
+        prompt, seed = samples[index]
+        raise WorkbenchError(
+            f"{bad.sum()} of {bad.size} results are not finite, the first for {prompt!r}, seed {seed}, in mode "
+            f"{modes[mode]}. Lower the weight or the guidance scale, or use float32 instead of float16."
+        )

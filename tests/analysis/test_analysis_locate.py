@@ -57,6 +57,7 @@ def test_shapes_and_names_are_the_contract(result):
         "sign": per,
         "sign_consistency": per,
         "dominance": per,
+        "token_share": per,
     }
     assert list(result["criterion"].values) == list(CRITERIA)
     assert {"block", "step", "sigma"} <= set(result.coords)

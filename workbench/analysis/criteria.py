@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from workbench.analysis.visits import Visits
 from workbench.errors import AnalysisError
@@ -98,7 +98,7 @@ class Criterion:
                 raise AnalysisError(f"{name}={value!r}: parameters of criterion {self.name!r} are numbers.")
             if not value > 0:
                 raise AnalysisError(f"{name}={value!r} of criterion {self.name!r} must be above 0.")
-            if name.endswith(("_fraction", "_share")) and value > 1:
+            if name.endswith(("_fraction", "_share", "_level")) and value > 1:
                 raise AnalysisError(f"{name}={value!r} of criterion {self.name!r} is a share: at most 1.")
         kept = {n: (v.item() if isinstance(v, np.generic) else v) for n, v in given.items()}
         return {**known, **kept}
@@ -149,29 +149,28 @@ def describe() -> list[dict[str, Any]]:
 @_register(
     "1",
     "this package",
-    "mean |h| of the channel is at least `ratio` times that of the median channel, it stands out of the spread of the "
-    "channels by `outlier` robust deviations, and on `token_share` of the tokens it is among the largest channels",
+    "mean |h| of the channel is at least `ratio` times that of the median channel, stands out of the spread of all "
+    "channels at family-wise level `outlier_level`, and is carried by at least `token_share` of the tokens",
     ratio="mean |h| of the channel over mean |h| of the median channel",
-    outlier="robust z of ln mean |h| over the channels (median and 1.4826 × MAD)",
-    token_share="share of tokens on which the channel is among the `ranks` largest",
-    ranks="how many of a token's largest channels count (at most as many as were recorded)",
+    outlier_level="chance that any of C channels with log-normal magnitudes would stand out as far (robust z)",
+    token_share="effective share of tokens, (mean |h|)² / mean h²: k of N tokens with equal |h|, the rest 0, give k/N",
 )
 def workbench(
-    visits: Visits, *, ratio: float = 4.0, outlier: float = 4.0, token_share: float = 0.5, ranks: int = 8
+    visits: Visits, *, ratio: float = 4.0, outlier_level: float = 0.01, token_share: float = 0.5
 ) -> np.ndarray:
     """Dominance over the other channels and persistence over tokens.
 
-    Three tests, each against one way of being fooled: the ratio against channels that are merely the
-    largest; the robust z against models whose channels all differ widely, where *some* channel always is
-    several times the median; the token share against a few outlier tokens, which lift a mean over tokens
-    without being a property of the channel.
+    Three tests, each against one way of being fooled: the ratio against channels that are merely the largest; the
+    robust z of ln mean |h| (median and 1.4826 × MAD over channels, bound Φ⁻¹(1 - level / C)) against models whose
+    channels all differ widely, where *some* channel always is several times the median; the effective share of tokens
+    against a few outlier tokens, which lift a mean over tokens without being a property of the channel.
     """
     large = visits.ratio_to_median_SLTC >= ratio
     log_SLTC = np.log(np.maximum(visits.mean_abs_SLTC, np.finfo(np.float32).tiny))
     deviation = log_SLTC - np.median(log_SLTC, axis=-1, keepdims=True)
     spread = 1.4826 * np.median(np.abs(deviation), axis=-1, keepdims=True)
-    apart = deviation >= outlier * spread
-    return np.asarray(large & apart & (visits.token_share_SLTC(int(ranks)) >= token_share))
+    apart = deviation >= ndtri(1.0 - outlier_level / log_SLTC.shape[-1]) * spread
+    return np.asarray(large & apart & (visits.token_share_SLTC >= token_share))
 
 
 @_register(

@@ -57,7 +57,8 @@ def locate(
         in units of the hidden state; `ratio_to_median` (layer, channel) with `_low` and `_high`,
         `ratio_to_mean(layer, channel)`, `ratio_by_timestep(timestep, layer, channel)`, dimensionless;
         `sign(layer, channel)` in {-1, 0, 1} and `sign_consistency(layer, channel)` in [0, 1];
-        `dominance(layer, channel)`, the share of tokens whose largest channel it is. Attributes as in
+        `dominance(layer, channel)`, the share of tokens whose largest channel it is;
+        `token_share(layer, channel)`, the effective share of tokens that carry it. Attributes as in
         `workbench.analysis`.
 
     Raises
@@ -120,6 +121,7 @@ def locate(
             visits.ratio_to_median_SLTC.mean(axis=0).swapaxes(0, 1),
             "mean |h| over that of the median channel, by timestep",
         ),
+        "token_share": (per, visits.token_share_SLTC.mean(axis=(0, 2)), "effective share of tokens"),
         "sign": (
             per,
             np.where(np.abs(sign_LC) >= SIGN_CONSISTENT, np.sign(sign_LC), 0).astype(np.int8),
@@ -128,7 +130,7 @@ def locate(
         "sign_consistency": (per, np.abs(sign_LC), "share of the magnitude that has one sign"),
         "dominance": (
             per,
-            visits.token_share_SLTC(1).mean(axis=(0, 2)),
+            visits.dominance_SLTC.mean(axis=(0, 2)),
             "share of tokens whose largest channel it is",
         ),
     }

@@ -182,19 +182,21 @@ class Visits:
         """Mean |h| of the channel over the mean of |h| over tokens and channels."""
         return divide(self.mean_abs_SLTC, self.mean_abs_SLTC.mean(axis=-1, keepdims=True))
 
-    @property
-    def recorded_ranks(self) -> int:
-        """How many of a token's largest channels were recorded."""
-        require(self.recording, "h_top_channel")
-        return int(self.recording.sizes["rank"])
+    @cached_property
+    def token_share_SLTC(self) -> np.ndarray:
+        """Effective share of tokens that carry the channel, (mean |h|)² / mean h², in (0, 1].
 
-    def token_share_SLTC(self, ranks: int) -> np.ndarray:
-        """Share of tokens on which the channel is among the `ranks` largest; float32 in [0, 1].
-
-        `ranks=1` is *dominance*: the share of tokens whose largest channel it is.
+        The participation ratio over tokens: 1 for a constant, 2/π for normal values around 0, k/N for k of N tokens
+        with equal |h| and the rest 0. Exact from the recorded statistics: mean h² = (mean h)² + std².
         """
+        square = self.mean_SLTC.astype(np.float64) ** 2 + self.std_SLTC.astype(np.float64) ** 2
+        return divide(self.mean_abs_SLTC.astype(np.float64) ** 2, square)
+
+    @cached_property
+    def dominance_SLTC(self) -> np.ndarray:
+        """Share of tokens whose largest channel it is; float32 in [0, 1]."""
         require(self.recording, "h_top_channel")
-        top = self.recording["h_top_channel"].transpose(*_UNIT_DIMS, "token", "rank").isel(rank=slice(ranks))
+        top = self.recording["h_top_channel"].isel(rank=0).transpose(*_UNIT_DIMS, "token")
         shape = self.mean_abs_SLTC.shape
         n_channels, n_tokens = shape[-1], top.sizes["token"]
         # The dimension `channel` may be a part of the model's channels, in another order: go by label, not
@@ -205,11 +207,11 @@ class Visits:
         share = np.empty(shape, dtype=np.float32)
         for s in range(shape[0]):
             for layer in range(shape[1]):  # unit by unit: all tokens of a large recording do not fit into memory
-                top_TNK = np.asarray(top.isel(sample=s, layer=layer).values).astype(np.int64)
-                known = (top_TNK >= 0) & (top_TNK < len(position))
-                where_TNK = position[np.where(known, top_TNK, len(position) - 1)]
-                offset = np.arange(shape[2])[:, None, None] * (n_channels + 1)
-                counts = np.bincount((where_TNK + offset).ravel(), minlength=shape[2] * (n_channels + 1))
+                top_TN = np.asarray(top.isel(sample=s, layer=layer).values).astype(np.int64)
+                known = (top_TN >= 0) & (top_TN < len(position))
+                where_TN = position[np.where(known, top_TN, len(position) - 1)]
+                offset = np.arange(shape[2])[:, None] * (n_channels + 1)
+                counts = np.bincount((where_TN + offset).ravel(), minlength=shape[2] * (n_channels + 1))
                 share[s, layer] = counts.reshape(shape[2], -1)[:, :n_channels] / n_tokens
         return share
 

@@ -253,3 +253,16 @@ def test_json_schema_accepts_specs_and_refuses_others() -> None:
 def test_reading_a_spec_needs_no_torch() -> None:
     code = "import sys, workbench.steering.spec; assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_key_is_explained_in_docs() -> None:
+    page = (ROOT / "docs" / "spec.md").read_text()
+    keys = {*DetailGuidanceSpec.model_fields, *spec_module.ModelRef.model_fields, *spec_module.Window.model_fields,
+            *spec_module.Recommended.model_fields, *spec_module.Evidence.model_fields}
+    assert not [key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page]
+
+
+def test_default_weight_in_docs_is_the_codes() -> None:
+    from workbench.steering.derive import DEFAULT_WEIGHT
+
+    assert f"| weight | {DEFAULT_WEIGHT} | default" in (ROOT / "docs" / "spec.md").read_text()

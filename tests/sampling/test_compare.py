@@ -9,12 +9,20 @@ from workbench.sampling.compare import _interval, caption, compare, comparison_f
 from workbench.sampling.measures import MEASURES
 from workbench.sampling.result import SampleResult
 
-SPEC = {"weight": 1.5, "channels": [5, 41], "layer": "transformer_blocks.2",
-        "window": {"unit": "sigma", "low": 0.0, "high": 0.7}}
+SPEC = {
+    "weight": 1.5,
+    "channels": [5, 41],
+    "layer": "transformer_blocks.2",
+    "window": {"unit": "sigma", "low": 0.0, "high": 0.7},
+}
 
 
-def make(n: int = 6, modes: tuple[str, ...] = ("plain", "cfg", "dg", "cfg+dg"), size: tuple[int, int] = (24, 32),
-         sharper: float = 0.2) -> SampleResult:
+def make(
+    n: int = 6,
+    modes: tuple[str, ...] = ("plain", "cfg", "dg", "cfg+dg"),
+    size: tuple[int, int] = (24, 32),
+    sharper: float = 0.2,
+) -> SampleResult:
     """Images whose modes with ``dg`` have noise on top, and no other difference."""
     rng = np.random.default_rng(0)
     base = np.linspace(0.2, 0.8, size[1])[None, None, :, None] + 0.02 * rng.random((n, *size, 3))
@@ -26,8 +34,14 @@ def make(n: int = 6, modes: tuple[str, ...] = ("plain", "cfg", "dg", "cfg+dg"), 
         modes=modes,
         prompts=tuple(f"a rather long prompt that has to be wrapped somewhere, number {i}" for i in range(n)),
         seeds=tuple(range(n)),
-        settings={"steps": 20, "guidance_scale": 4.0, "height": size[0], "width": size[1], "dtype": "float32",
-                  "spec": SPEC},
+        settings={
+            "steps": 20,
+            "guidance_scale": 4.0,
+            "height": size[0],
+            "width": size[1],
+            "dtype": "float32",
+            "spec": SPEC,
+        },
     )
 
 

@@ -25,8 +25,13 @@ def result(pipe, spec) -> Any:
 
 
 def stock(pipe: Any, prompts: list[str], seeds: list[int], scale: float) -> np.ndarray:
-    images = pipe(prompts, num_inference_steps=3, guidance_scale=scale, output_type="pil",
-                  generator=[torch.Generator().manual_seed(seed) for seed in seeds]).images
+    images = pipe(
+        prompts,
+        num_inference_steps=3,
+        guidance_scale=scale,
+        output_type="pil",
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
     return np.stack([np.asarray(image) for image in images])
 
 
@@ -88,8 +93,13 @@ def test_size_and_spec_file_and_progress(pipe, spec, tmp_path, capsys) -> None:
 def test_embeddings_in_place_of_texts() -> None:
     pipe = tiny_pipeline()
     result = sample(pipe, prompts=PROMPTS, steps=2, encode=encode, **QUIET)
-    expected = pipe(**encode(PROMPTS), num_inference_steps=2, guidance_scale=4.0, output_type="latent",
-                    generator=[torch.Generator().manual_seed(0) for _ in PROMPTS]).images
+    expected = pipe(
+        **encode(PROMPTS),
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        output_type="latent",
+        generator=[torch.Generator().manual_seed(0) for _ in PROMPTS],
+    ).images
     np.testing.assert_array_equal(result.latents[0], expected.numpy())
 
 
@@ -158,5 +168,3 @@ def test_save(result, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(WorkbenchError, match="cannot write"):
         result.save(tmp_path / "file" / "sub")
-
-

@@ -9,8 +9,14 @@ from workbench.steering.spec import DetailGuidanceSpec
 
 def fields(**changes: Any) -> dict[str, Any]:
     return {
-        "model": {"family": "sd3", "transformer_class": "SD3Transformer2DModel", "config_hash": "0123456789abcdef",
-                  "weight_hash": "fedcba9876543210", "repo": None, "revision": None},
+        "model": {
+            "family": "sd3",
+            "transformer_class": "SD3Transformer2DModel",
+            "config_hash": "0123456789abcdef",
+            "weight_hash": "fedcba9876543210",
+            "repo": None,
+            "revision": None,
+        },
         "layer": "transformer_blocks.2",
         "channels": [5, 41],
         "action": "zero",
@@ -18,9 +24,16 @@ def fields(**changes: Any) -> dict[str, Any]:
         "weight": 1.5,
         "window": {"unit": "sigma", "low": 0.0, "high": 1.0},
         "recommended": {"guidance_scale": 4.0, "steps": 20},
-        "evidence": {"criterion": "workbench", "parameters": {"layers": 0.5}, "store": {"schema_version": 1},
-                     "n_samples": 4, "channels": [{"channel": 5, "ratio_to_median": 13.25}], "rule": "made for a test",
-                     "provenance": {"weight": "given"}, "notes": {}},
+        "evidence": {
+            "criterion": "workbench",
+            "parameters": {"layers": 0.5},
+            "store": {"schema_version": 1},
+            "n_samples": 4,
+            "channels": [{"channel": 5, "ratio_to_median": 13.25}],
+            "rule": "made for a test",
+            "provenance": {"weight": "given"},
+            "notes": {},
+        },
         "created_by": {"workbench": "0.1.0"},
         **changes,
     }
@@ -33,8 +46,16 @@ def make_spec(pipe: Any, **changes: Any) -> DetailGuidanceSpec:
 
 
 @torch.no_grad()
-def plain_detail_guidance(pipe: Any, spec: DetailGuidanceSpec, prompts: list[str], latents: torch.Tensor, *,
-                          steps: int, guidance_scale: float, is_open: Any = lambda sigma, step: True) -> torch.Tensor:
+def plain_detail_guidance(
+    pipe: Any,
+    spec: DetailGuidanceSpec,
+    prompts: list[str],
+    latents: torch.Tensor,
+    *,
+    steps: int,
+    guidance_scale: float,
+    is_open: Any = lambda sigma, step: True,
+) -> torch.Tensor:
     """D = D_u + s (D_c − D_u) + w (D_c − D_m), three separate passes a step, own loop, torch's own pre-hook.
 
     Shares no code with the package: the mask multiplies, the branches are never batched, Euler's step is written out.
@@ -59,8 +80,9 @@ def plain_detail_guidance(pipe: Any, spec: DetailGuidanceSpec, prompts: list[str
         t = (sigmas[i] * n).float().expand(len(prompts))
 
         def predict(text: torch.Tensor, vector: torch.Tensor, x: torch.Tensor = x, t: torch.Tensor = t) -> torch.Tensor:
-            return transformer(hidden_states=x, timestep=t, encoder_hidden_states=text, pooled_projections=vector,
-                               return_dict=False)[0]
+            return transformer(
+                hidden_states=x, timestep=t, encoder_hidden_states=text, pooled_projections=vector, return_dict=False
+            )[0]
 
         d_c = predict(cond, pooled)
         d = d_c

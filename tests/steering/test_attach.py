@@ -27,8 +27,16 @@ def noise(rows: int = 2, height: int = 16, width: int = 12) -> torch.Tensor:
 def generate(pipe: Any, *, scale: float = 4.0, latents: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
     latents = noise() if latents is None else latents
     prompts = PROMPTS[: len(latents)]
-    return pipe(prompts, num_inference_steps=STEPS, guidance_scale=scale, latents=latents, output_type="latent",
-                height=latents.shape[-2], width=latents.shape[-1], **kwargs).images
+    return pipe(
+        prompts,
+        num_inference_steps=STEPS,
+        guidance_scale=scale,
+        latents=latents,
+        output_type="latent",
+        height=latents.shape[-2],
+        width=latents.shape[-1],
+        **kwargs,
+    ).images
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -235,8 +243,9 @@ def test_output_objects_and_positional_arguments(pipe, spec) -> None:
     text, vector = torch.cat([uncond, cond]), torch.cat([pooled_uncond, pooled])
     x, t = torch.cat([noise()] * 2), pipe.scheduler.timesteps[1].expand(4)
     with torch.no_grad(), apply(spec, pipe):
-        keyword = pipe.transformer(hidden_states=x, encoder_hidden_states=text, pooled_projections=vector, timestep=t,
-                                   return_dict=False)
+        keyword = pipe.transformer(
+            hidden_states=x, encoder_hidden_states=text, pooled_projections=vector, timestep=t, return_dict=False
+        )
         positional = pipe.transformer(x, text, vector, t)
     assert isinstance(keyword, tuple)
     assert torch.equal(positional.sample, keyword[0])
@@ -262,8 +271,15 @@ def test_same_weights_in_bfloat16_are_accepted(pipe, spec: DetailGuidanceSpec) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with apply(spec, half) as attached:
-            out = half(num_inference_steps=STEPS, guidance_scale=4.0, latents=noise().bfloat16(), height=16, width=12,
-                       output_type="latent", **embeddings).images
+            out = half(
+                num_inference_steps=STEPS,
+                guidance_scale=4.0,
+                latents=noise().bfloat16(),
+                height=16,
+                width=12,
+                output_type="latent",
+                **embeddings,
+            ).images
     assert attached.degraded_passes == STEPS
     assert out.dtype == torch.bfloat16
     # 8 bits of mantissa over four steps with gains of 4 and 1.5: the same picture, not the same numbers.

@@ -20,8 +20,12 @@ PROMPTS, SEEDS = ["red apple", "dog face", "blue heart"], [0, 1]
 def recorded(pipe: Any, **options: Any) -> xr.Dataset:
     recording = hook_record(pipe, prompts=PROMPTS, seeds=SEEDS, steps=4, **options)
     return recording.assign_attrs(
-        model=fingerprint(pipe), layout={"family": "sd3"}, schema_version=1, settings_fingerprint="0011",
-        settings={"guidance_scale": 3.0, "steps": 4}, path="/somewhere/on/this/machine/planted.zarr",
+        model=fingerprint(pipe),
+        layout={"family": "sd3"},
+        schema_version=1,
+        settings_fingerprint="0011",
+        settings={"guidance_scale": 3.0, "steps": 4},
+        path="/somewhere/on/this/machine/planted.zarr",
     )
 
 
@@ -59,8 +63,14 @@ def test_planted_channels_at_the_middle_block(recording) -> None:
         assert row["ratio_to_median_low"] > 5
     assert evidence.provenance["channels"] == evidence.provenance["layer"] == "measured"
     assert evidence.provenance["weight"] == evidence.provenance["window"] == "default"
-    assert evidence.store == {"name": "planted.zarr", "schema_version": 1, "settings_fingerprint": "0011", "tier": None,
-                              "dtype": None, "git_revision": None}
+    assert evidence.store == {
+        "name": "planted.zarr",
+        "schema_version": 1,
+        "settings_fingerprint": "0011",
+        "tier": None,
+        "dtype": None,
+        "git_revision": None,
+    }
 
 
 def test_nearest_to_half_depth_of_those_with_most_channels(recording) -> None:
@@ -77,8 +87,13 @@ def test_derived_spec_acts_on_the_recorded_pipeline(recording, planted, tmp_path
     spec = load_spec(save_spec(derive_dg(recording), tmp_path / "spec.json"))
 
     def run() -> torch.Tensor:
-        return planted("red apple", num_inference_steps=4, guidance_scale=3.0, output_type="latent",
-                       generator=torch.Generator().manual_seed(0)).images
+        return planted(
+            "red apple",
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            output_type="latent",
+            generator=torch.Generator().manual_seed(0),
+        ).images
 
     plain = run()
     with apply(spec, planted) as attached:

@@ -46,8 +46,13 @@ def test_weights_without_a_hash(pipe, spec) -> None:
 
 
 def test_unknown_layer(pipe) -> None:
-    refused(pipe, make_spec(pipe, layer="transformer_blocks.5"), SpecError, "no block 'transformer_blocks.5'",
-            "transformer_blocks.0 … transformer_blocks.4 (5 of them)")
+    refused(
+        pipe,
+        make_spec(pipe, layer="transformer_blocks.5"),
+        SpecError,
+        "no block 'transformer_blocks.5'",
+        "transformer_blocks.0 … transformer_blocks.4 (5 of them)",
+    )
     refused(pipe, make_spec(pipe, layer="norm_out"), SpecError, "no block 'norm_out'")
 
 
@@ -114,8 +119,16 @@ def test_offloading(pipe, spec) -> None:
 
 def test_skip_layer_guidance(pipe, spec) -> None:
     with pytest.raises(UnsupportedModelError, match="skip_guidance_layers"), apply(spec, pipe):
-        pipe("red apple", num_inference_steps=4, guidance_scale=4.0, output_type="latent", height=16, width=16,
-             skip_guidance_layers=[1], skip_layer_guidance_stop=1.0)
+        pipe(
+            "red apple",
+            num_inference_steps=4,
+            guidance_scale=4.0,
+            output_type="latent",
+            height=16,
+            width=16,
+            skip_guidance_layers=[1],
+            skip_layer_guidance_stop=1.0,
+        )
     assert "forward" not in vars(pipe.transformer)
 
 

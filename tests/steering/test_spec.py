@@ -33,14 +33,19 @@ json_values = st.recursive(
 def specs(draw: Any) -> DetailGuidanceSpec:
     low, high = sorted((draw(unit), draw(unit)))
     base = fields()
-    return DetailGuidanceSpec.create(**fields(
-        channels=sorted(draw(st.sets(st.integers(0, 10_000), min_size=1, max_size=8))),
-        weight=draw(st.floats(-100, 100)),
-        layer=draw(st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,9}(\.[A-Za-z0-9_]{1,5}){0,3}\Z")),
-        window={"unit": draw(st.sampled_from(["sigma", "step_fraction"])), "low": low, "high": high},
-        evidence={**base["evidence"], "notes": draw(st.dictionaries(text, json_values, max_size=3)),
-                  "rule": draw(st.text(max_size=50))},
-    ))
+    return DetailGuidanceSpec.create(
+        **fields(
+            channels=sorted(draw(st.sets(st.integers(0, 10_000), min_size=1, max_size=8))),
+            weight=draw(st.floats(-100, 100)),
+            layer=draw(st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,9}(\.[A-Za-z0-9_]{1,5}){0,3}\Z")),
+            window={"unit": draw(st.sampled_from(["sigma", "step_fraction"])), "low": low, "high": high},
+            evidence={
+                **base["evidence"],
+                "notes": draw(st.dictionaries(text, json_values, max_size=3)),
+                "rule": draw(st.text(max_size=50)),
+            },
+        )
+    )
 
 
 @quick
@@ -245,8 +250,12 @@ def test_json_schema_accepts_specs_and_refuses_others() -> None:
     validator = jsonschema.Draft202012Validator(json_schema())
     data = json.loads(DetailGuidanceSpec.create(**fields()).to_json())
     validator.validate(data)
-    for broken in ({**data, "surprise": 1}, {**data, "weight": "1"}, {**data, "channels": []},
-                   {key: value for key, value in data.items() if key != "layer"}):
+    for broken in (
+        {**data, "surprise": 1},
+        {**data, "weight": "1"},
+        {**data, "channels": []},
+        {key: value for key, value in data.items() if key != "layer"},
+    ):
         assert not validator.is_valid(broken)
 
 
@@ -257,8 +266,13 @@ def test_reading_a_spec_needs_no_torch() -> None:
 
 def test_every_key_is_explained_in_docs() -> None:
     page = (ROOT / "docs" / "spec.md").read_text()
-    keys = {*DetailGuidanceSpec.model_fields, *spec_module.ModelRef.model_fields, *spec_module.Window.model_fields,
-            *spec_module.Recommended.model_fields, *spec_module.Evidence.model_fields}
+    keys = {
+        *DetailGuidanceSpec.model_fields,
+        *spec_module.ModelRef.model_fields,
+        *spec_module.Window.model_fields,
+        *spec_module.Recommended.model_fields,
+        *spec_module.Evidence.model_fields,
+    }
     assert not [key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page]
 
 

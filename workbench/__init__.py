@@ -13,7 +13,6 @@ __version__ = "0.1.0"
 
 #: Public verb → the module that has it. The command line offers the same.
 _VERBS = {
-    "record": "workbench.record",
     "open": "workbench.store",
     "verify": "workbench.store",
     "locate": "workbench.analysis.locate",
@@ -24,12 +23,14 @@ _VERBS = {
     "apply": "workbench.steering.attach",
     "sample": "workbench.sampling.sampler",
     "load_pipeline": "workbench.models",
-    "report": "workbench.report",
     "Select": "workbench.select",
 }
 _RENAMED = {"open": "open_recording"}
 
-__all__ = ["__version__", *sorted(_VERBS)]
+#: Verbs that are called like the room they are in; those packages are callable, see `workbench.callable`.
+_ROOMS = ("record", "report")
+
+__all__ = ["__version__", *sorted([*_VERBS, *_ROOMS])]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,8 +38,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_VERBS[name]), _RENAMED.get(name, name))
         globals()[name] = value
         return value
+    if name in _ROOMS:
+        return import_module(f"workbench.{name}")
     raise AttributeError(f"module 'workbench' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_VERBS])
+    return sorted({*globals(), *__all__})

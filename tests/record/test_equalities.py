@@ -134,13 +134,17 @@ def test_the_pipeline_is_left_as_it_was_found(tmp_path: Path, make_recording: Ca
     assert {name: set(module.__dict__) for name, module in net.named_modules()} == attributes
 
 
-def test_recording_twice_gives_equal_bytes(tmp_path: Path, make_recording: Callable[..., Path], full_store: Path) -> None:
+def test_recording_twice_gives_equal_bytes(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
     again = make_recording(tmp_path / "again.zarr")
     for file in sorted(p for p in full_store.rglob("*") if p.is_file() and p.name != "zarr.json"):
         assert file.read_bytes() == (again / file.relative_to(full_store)).read_bytes()
 
 
-def test_a_selection_records_exactly_that_part(tmp_path: Path, make_recording: Callable[..., Path], full_store: Path) -> None:
+def test_a_selection_records_exactly_that_part(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
     chosen = workbench.Select(layers="transformer_blocks.1,input", timesteps="1:", branches="cond")
     part = workbench.open(make_recording(tmp_path / "part.zarr", select=chosen))
     whole = workbench.open(full_store)

@@ -99,9 +99,9 @@ def test_ctrl_c_keeps_what_is_complete(
 ) -> None:
     out = tmp_path / "s.zarr"
     stop_after(4, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 (the signal may arrive when the recording has just ended)
         make_recording(out)
-        time.sleep(1)  # the signal may arrive when the recording has just ended
+        time.sleep(1)
     monkeypatch.undo()
     assert workbench.verify(out).wrong == []
     make_recording(out)
@@ -132,7 +132,9 @@ def test_other_settings_are_refused_by_name_and_nothing_is_touched(
 ) -> None:
     copy = Path(shutil.copytree(full_store, tmp_path / "s.zarr"))
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
-    with pytest.raises(RecordingError, match=r"other settings \(guidance_scale: 3.0 there, 5.0 now; steps: 3 there, 4 now"):
+    with pytest.raises(
+        RecordingError, match=r"other settings \(guidance_scale: 3.0 there, 5.0 now; steps: 3 there, 4 now"
+    ):
         make_recording(copy, steps=4, guidance_scale=5.0)
     with pytest.raises(RecordingError, match="model: "):
         make_recording(copy, model=tiny_pipeline(seed=1))
@@ -232,9 +234,7 @@ def test_the_plan_counts_bytes_and_files_exactly(full_store: Path, tiny: Any) ->
     from workbench.models import layout_for
     from workbench.record import make_settings, prepare
 
-    settings = make_settings(
-        ["red apple", "dog"], [0, 1], steps=3, guidance_scale=3.0, batch_size=2, tier="full"
-    )
+    settings = make_settings(["red apple", "dog"], [0, 1], steps=3, guidance_scale=3.0, batch_size=2, tier="full")
     _, plan = prepare(tiny, layout_for(tiny), settings, encode)
     chunks = [p for name in plan.variables for p in (full_store / name / "c").rglob("*") if p.is_file()]
     assert len(chunks) == plan.files

@@ -22,7 +22,7 @@ from workbench.store.checksum import checksum
 from workbench.store.schema import BY_NAME, COORDINATES, PRESENT, VARIABLES, bf16_to_float32
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(full_store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(full_store, tmp_path / "copy.zarr"))
 

@@ -81,7 +81,7 @@ def _from_pretrained(source: str, *, local: bool, revision: str | None, dtype: A
     load: Any = DiffusionPipeline.from_pretrained  # diffusers has no annotations here
 
     try:
-        return load(source, revision=revision, torch_dtype=dtype, use_safetensors=True, local_files_only=local)
+        return load(source, revision=revision, dtype=dtype, use_safetensors=True, local_files_only=local)
     except (OSError, ValueError) as error:
         what = "read" if local else "fetched from the hub (or found in the local hub cache)"
         fix = (
@@ -99,17 +99,21 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the loaders' progress bars: the workbench shows one of its own where work is long."""
+    """Silence the loaders' progress bars and remarks (on optional packages, mostly); errors still come through."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
     libraries: list[Any] = [of_diffusers, of_transformers]
     shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    for library in shown:
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
         library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         yield
     finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
         for library in shown:
             library.enable_progress_bar()
 

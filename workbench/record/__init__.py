@@ -1,5 +1,6 @@
 """Record the hidden states of a generation into a store."""
 
+from workbench.callable import make_callable
 from workbench.record.plan import Plan, make_plan
 from workbench.record.run import DEFAULT_BUDGET, generate, prepare, record
 from workbench.record.settings import Settings, make_settings, read_prompts
@@ -15,3 +16,5 @@ __all__ = [
     "read_prompts",
     "record",
 ]
+
+make_callable(__name__, record)

@@ -109,7 +109,7 @@ def record(
             variables=plan.variables,
             chunks=plan.chunks,
             hidden_dtype=plan.hidden_dtype,
-            attributes=_attributes(pipe, layout, plan, identity),
+            attributes=_attributes(_name(model, pipe), layout, plan, identity),
         )
     with locked(out):
         _run(pipe, layout, settings, shape, plan, out, encode, progress)
@@ -273,10 +273,18 @@ def _coordinates(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np.n
     }
 
 
-def _attributes(pipe: Any, layout: Layout, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
+def _name(model: Any, pipe: Any) -> str:
+    """What people call the model: its embedded name or hub id, the folder's name, or the pipeline's class."""
+    if model is pipe:
+        return type(pipe).__name__
+    return Path(model).name if Path(model).is_dir() else str(model)
+
+
+def _attributes(name: str, layout: Layout, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
+        "model_name": name,
         "model": identity["model"],
         "pipeline_class": identity["pipeline_class"],
         "layout": {"family": layout.family, "transformer": layout.transformer},

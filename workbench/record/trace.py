@@ -88,7 +88,7 @@ class TracedTransformer(torch.nn.Module):
                 self.on_state(path, h, raw[:, : width * h.shape[-1]].unflatten(-1, (width, h.shape[-1])))
             self.on_done()
             result = tracer.result.save()
-        return result
+        return result  # noqa: RET504 (inside the block nothing is returned: the block is nnsight's)
 
 
 @contextlib.contextmanager

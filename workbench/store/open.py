@@ -114,7 +114,7 @@ def _mask(recording: xr.Dataset) -> xr.Dataset:
     marks = recording.unit_checksum.load() != 0
     if bool(marks.all()):
         return recording
-    for name in map(str, recording.data_vars):
+    for name in [str(key) for key in recording.data_vars]:
         variable, array = BY_NAME.get(name), recording[name]
         if variable is None or variable.part not in ("unit", "step"):
             continue

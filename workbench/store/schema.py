@@ -92,6 +92,7 @@ COORDINATES: dict[str, tuple[str, str]] = {
 ATTRIBUTES = (
     "format",
     "schema_version",
+    "model_name",
     "model",
     "pipeline_class",
     "layout",

@@ -1,0 +1,143 @@
+"""The command line: the verbs' own words, one clear line for a mistake, the whole path on a real recording."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from workbench.cli.app import app, main
+
+run = CliRunner()
+ROOT = Path(__file__).parents[1]
+
+
+def cli(*words: Any) -> str:
+    result = run.invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: Any) -> str:
+    """What a user sees on a mistake: exit status 2 and one line on stderr."""
+    monkeypatch.setattr(sys, "argv", ["workbench", *(str(word) for word in words)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+    return said
+
+
+def test_every_verb_has_help() -> None:
+    overview = cli("--help")
+    for verb in "record locate modulation derive sample demo verify figures report models".split():
+        assert verb in overview
+        assert "Usage" in cli(verb, "--help")
+
+
+def test_help_and_analysis_start_without_torch(full_store: Path) -> None:
+    for words in (["--help"], ["verify", str(full_store)], ["locate", str(full_store)]):
+        code = (
+            "import sys; from workbench.cli.app import app\n"
+            f"try: app({words!r})\n"
+            "except SystemExit as e: assert not e.code, e.code\n"
+            "assert 'torch' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_locate_modulation_and_verify_answer_from_a_store(full_store: Path) -> None:
+    assert "not supported" in cli("locate", full_store) or "undecided" in cli("locate", full_store)
+    assert "timestep-swap" in " ".join(cli("modulation", full_store).split())
+    assert "complete and unchanged" in cli("verify", full_store)
+
+
+def test_verify_fails_with_status_1_and_says_what_is_wrong(full_store: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(full_store, tmp_path / "c.zarr"))
+    file = next(p for p in (copy / "h_mean" / "c").rglob("*") if p.is_file())
+    file.write_bytes(b"\0" * file.stat().st_size)
+    result = run.invoke(app, ["verify", str(copy)])
+    assert result.exit_code == 1
+    assert "bytes and checksum differ" in " ".join(result.output.split())
+
+
+def test_figures_are_written_as_png_pdf_and_csv(full_store: Path, tmp_path: Path) -> None:
+    cli("figures", full_store, "--out", tmp_path / "f")
+    names = {p.stem for p in (tmp_path / "f").iterdir()}
+    assert {"layer_profile", "trajectory", "criteria"} <= names
+    for name in names:
+        assert {p.suffix for p in (tmp_path / "f").glob(f"{name}.*")} == {".png", ".pdf", ".csv"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["record", "no-such-model", "--prompts", "x"], "neither an embedded model (mini-image)"),
+        (["record", "mini-image", "--prompts", " "], "There are no prompts"),
+        (["record", "mini-image", "--prompts", "x", "--seeds", "zero"], "seeds = 'zero' can't be read"),
+        (["record", "mini-image", "--prompts", "x", "--seeds", "1,1"], "same seed is given more than once"),
+        (["record", "mini-image", "--prompts", "x", "--dtype", "int8"], "dtype 'int8' is not one of"),
+        (["locate", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
+        (["verify", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
+        (["report", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
+        (["derive", "dg", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
+        (["sample", "mini-image", "--prompt", "x", "--spec", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error(capsys, monkeypatch, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_criterion_or_branch_names_the_valid_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full_store: Path
+) -> None:
+    assert "sun2024" in error(capsys, monkeypatch, "locate", full_store, "--criterion", "mine")
+    assert "cond" in error(capsys, monkeypatch, "locate", full_store, "--branch", "left")
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "no model_index.json" in error(capsys, monkeypatch, "models", tmp_path)
+
+
+def test_a_report_cannot_be_written_where_a_file_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full_store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    assert "can't be written" in error(capsys, monkeypatch, "report", full_store, "--out", tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_families_are_listed_from_their_rows() -> None:
+    assert "SD3Transformer2DModel" in cli("models")
+
+
+def test_the_report_is_one_file_that_loads_nothing_and_repeats_its_numbers(full_store: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        cli("report", full_store, "--out", tmp_path / name, "--quiet")
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert 'src="http' not in page
+    assert "<script" not in page
+    assert page.count("data:image/png;base64,") >= 5
+    assert (tmp_path / "a" / "numbers.json").read_bytes() == (tmp_path / "b" / "numbers.json").read_bytes()
+    numbers = json.loads((tmp_path / "a" / "numbers.json").read_text())
+    assert numbers["locate"]["n_samples"] == 4
+    for file in (tmp_path / "a" / "figures").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / "figures" / file.name).read_bytes(), file.name

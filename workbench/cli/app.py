@@ -1,0 +1,275 @@
+"""Arguments in, one verb called, a short answer out. No verb's work is done here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench import __version__
+from workbench.errors import WorkbenchError
+
+app = typer.Typer(
+    help="Record, analyse and steer massive activations in diffusion transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+derive_app = typer.Typer(help="Derive a steering spec from a recording.", no_args_is_help=True)
+app.add_typer(derive_app, name="derive")
+
+Store = Annotated[Path, typer.Argument(help="Folder of a recording.")]
+Model = Annotated[str, typer.Argument(help="Embedded name (mini-image), local diffusers folder, or hub id.")]
+Prompts = Annotated[list[str], typer.Option("--prompts", help="A prompt or a .txt file with one a line; repeatable.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, like `0,1,2` or `0:8`.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Branch = Annotated[str, typer.Option(help="Branch of the guidance to look at.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
+Criterion = Annotated[str, typer.Option(help="Criterion that decides; the others are shown beside it.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def record(
+    model: Model,
+    prompts: Prompts,
+    out: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("stores/recording.zarr"),
+    seeds: Seeds = "0",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps [20].")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale s [4]; at most 1 means none.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    tier: Annotated[str | None, typer.Option(help="stats, or full: all hidden states as well [stats].")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples generated together [1].")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to record, like `0:4` or `transformer_blocks.3`.")] = None,
+    timesteps: Annotated[str | None, typer.Option(help="Steps to record, like `::4`.")] = None,
+    branches: Annotated[str | None, typer.Option(help="Branches to record, like `cond`.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
+    budget: Annotated[float, typer.Option(help="Gigabytes above which --yes is asked for.")] = 20.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Record although it is over the budget.")] = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Generate images and record every block's hidden states. The same command continues an interrupted recording."""
+    from workbench.cli import show
+    from workbench.record import record as run
+    from workbench.select import Select
+
+    def confirm(the_plan: Any) -> bool:
+        show.plan(the_plan, details=plan)
+        return not plan
+
+    store = run(
+        model, prompts=prompts, seeds=parse_seeds(seeds), out=out, steps=steps, guidance_scale=guidance, height=height,
+        width=width, tier=tier, batch_size=batch, revision=revision, dtype=dtype, device=device, yes=yes or plan,
+        select=Select(layers=layers, timesteps=timesteps, branches=branches), budget=budget * 1e9, progress=not quiet,
+        confirm=confirm,
+    )  # fmt: skip
+    if not plan:
+        show.recorded(store)
+
+
+@app.command()
+def locate(store: Store, criterion: Criterion = "workbench", branch: Branch = "cond") -> None:
+    """Which channels are massive activations, by every criterion side by side."""
+    from workbench import locate as run
+    from workbench import open as open_store
+    from workbench.cli import show
+
+    show.located(run(open_store(store), criterion=criterion, branch=branch))
+
+
+@app.command()
+def modulation(store: Store, branch: Branch = "cond") -> None:
+    """How massive activations move along the trajectory, against timestep, sigma and AdaLN terms (observed part)."""
+    from workbench import modulation as run
+    from workbench import open as open_store
+    from workbench.cli import show
+
+    show.modulated(run(open_store(store), branch=branch))
+
+
+@derive_app.command("dg")
+def derive_dg(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The spec's file.")] = Path("spec.json"),
+    criterion: Criterion = "workbench",
+    layer: Annotated[str, typer.Option(help="Block whose entering state is masked; full module path.")] = "auto",
+    channels: Annotated[str, typer.Option(help="Channels to zero, like `66,226`.")] = "auto",
+    weight: Annotated[float | None, typer.Option(help="w; default: the documented one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Derive a Detail Guidance spec, with its evidence, from a recording."""
+    from workbench import derive_dg as run
+    from workbench import open as open_store
+    from workbench import save_spec
+    from workbench.cli import show
+
+    spec = run(
+        open_store(store),
+        criterion=criterion,
+        layer=layer,
+        channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
+        weight="auto" if weight is None else weight,
+    )
+    show.derived(spec, save_spec(spec, out, overwrite=force))
+
+
+@app.command()
+def sample(
+    model: Model,
+    prompts: Annotated[
+        list[str], typer.Option("--prompt", help="A prompt or a .txt file with one a line; repeatable.")
+    ],
+    spec: Annotated[Path | None, typer.Option(help="A steering spec.")] = None,
+    seeds: Seeds = "0",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps [the spec's, else 20].")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale s [the spec's, else 4].")] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="plain, cfg, dg or cfg+dg; repeatable [cfg, or cfg+dg].")
+    ] = None,
+    comparing: Annotated[bool, typer.Option("--compare", help="All modes, a labelled grid, numbers.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("reports/samples"),
+    batch: Annotated[int, typer.Option(help="Samples generated together.")] = 4,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder with an earlier result.")] = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Generate images, with a spec applied or not; `--compare` for all ways from the same seeds."""
+    from workbench import load_pipeline
+    from workbench import sample as run
+    from workbench.cli import show
+    from workbench.record import read_prompts
+    from workbench.sampling.save import save_comparison
+
+    modes = mode or (
+        (["plain", "cfg"] + (["dg", "cfg+dg"] if spec else [])) if comparing else ["cfg+dg" if spec else "cfg"]
+    )
+    result = run(
+        load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=read_prompts(list(prompts)),
+        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=spec, modes=modes, batch_size=batch,
+        height=height, width=width, progress=not quiet,
+    )  # fmt: skip
+    if comparing:
+        show.sampled(save_comparison(result, out, overwrite=force).differences, out)
+    else:
+        typer.echo(result.save(out, overwrite=force))
+
+
+@app.command()
+def demo(
+    stores: Annotated[Path, typer.Option(help="Folder for the recording.")] = Path("stores"),
+    reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
+) -> None:
+    """The whole path on the embedded model: record, locate, derive, sample, report. Takes a few minutes."""
+    from workbench.cli.demo import demo as run
+
+    run(stores, reports)
+
+
+@app.command()
+def verify(store: Store) -> None:
+    """Re-read everything and check it against the checksums. Exit status 1 if anything is missing or wrong."""
+    from workbench import verify as run
+    from workbench.cli import show
+
+    if not show.verified(store, run(store)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def figures(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="Folder for PNG, PDF and CSV files.")] = Path("reports/figures"),
+    branch: Branch = "cond",
+) -> None:
+    """Draw every figure of a recording as PNG, PDF and CSV."""
+    from workbench import open as open_store
+    from workbench.report.build import draw_all
+
+    _, drawn = draw_all(open_store(store), out, branch=branch)
+    for figure in drawn.values():
+        typer.echo(figure["png"])
+
+
+@app.command()
+def report(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports/report"),
+    spec: Annotated[Path | None, typer.Option(help="A spec to show.")] = None,
+    comparison: Annotated[Path | None, typer.Option(help="Folder that `sample --compare` wrote.")] = None,
+    criterion: Criterion = "workbench",
+    branch: Branch = "cond",
+    quiet: Quiet = False,
+) -> None:
+    """Analyse a recording and write one self-contained HTML page."""
+    from workbench import load_spec
+    from workbench.report import report as run
+
+    page = run(
+        store, out, spec=None if spec is None else load_spec(spec), comparison=comparison, criterion=criterion,
+        branch=branch, progress=not quiet,
+    )  # fmt: skip
+    typer.echo(f"Report: {page}")
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(help="A model to check.")] = None, device: Device = None
+) -> None:
+    """The families the workbench knows; or one model, loaded and checked by a dry forward pass."""
+    from workbench.cli import show
+
+    if model is None:
+        show.families()
+    else:
+        show.checked(model, device)
+
+
+def parse_seeds(text: str, what: str = "seeds") -> list[int]:
+    """``"0,2,5"`` or ``"0:8"`` to numbers."""
+    try:
+        numbers: list[int] = []
+        for part in text.split(","):
+            if ":" in part:
+                start, stop = (int(p) for p in part.split(":"))
+                numbers += range(start, stop)
+            else:
+                numbers.append(int(part))
+    except ValueError:
+        raise WorkbenchError(
+            f"{what} = {text!r} can't be read; write numbers like 0,1,2 or a range like 0:8."
+        ) from None
+    return numbers
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one clear line, not a traceback."""
+    try:
+        app(standalone_mode=True)
+    except WorkbenchError as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho(
+            "\nInterrupted. What was complete is kept; run the same command to continue.", fg="yellow", err=True
+        )
+        sys.exit(130)

@@ -1,0 +1,206 @@
+"""What the verbs returned, for a terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+_console = Console()
+_VERDICT = {"supported": "green", "not supported": "yellow", "undecided": "cyan"}
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
+    """One table; numbers to the right with four significant digits."""
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column, name in enumerate(head):
+        numeric = all(isinstance(row[column], int | float) for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    _console.print(drawn)
+
+
+def plan(the_plan: Any, *, details: bool) -> None:
+    """Bytes, files and time of a recording, before it is made."""
+    rows = [
+        [name, " × ".join(map(str, shape)), size(the_plan.bytes_of(name))]
+        for name, shape in the_plan.variables.items()
+        if the_plan.bytes_of(name) >= 0.001 * the_plan.bytes
+    ]
+    if details:
+        table("What will be recorded", ["variable", "shape", "size"], rows)
+    _console.print(
+        f"In all [bold]{size(the_plan.bytes)}[/] in {the_plan.files} files, about "
+        f"[bold]{duration(the_plan.seconds)}[/] ({the_plan.sizes['sample']} samples, {len(the_plan.branches)} branches, "
+        f"{len(the_plan.layers)} layers, {len(the_plan.steps)} steps, {the_plan.sizes['token']} tokens, "
+        f"{the_plan.sizes['channel']} channels)."
+    )
+
+
+def recorded(store: Path) -> None:
+    """A finished recording, and what to do next."""
+    from workbench.store import open_recording
+
+    recording = open_recording(store)
+    _console.print(
+        f"Recorded [bold]{recording.sizes['sample']}[/] samples into [bold]{store}[/]. Next: "
+        f"workbench locate {store}, or workbench report {store}."
+    )
+
+
+def verdict(evidence: xr.Dataset) -> None:
+    """The last word of an analysis."""
+    word = evidence.attrs["verdict"]
+    _console.print(f"[bold {_VERDICT[word]}]{word}[/]: {evidence.attrs['verdict_reason']}")
+
+
+def located(found: xr.Dataset) -> None:
+    """Located channels, then how many channels every criterion calls massive, then the verdict."""
+    from workbench.analysis.locate import located_channels
+    from workbench.analysis.locate import table as rows_of
+
+    rows = rows_of(found)
+    if rows:
+        shown = ["channel", "sign", "peak_layer", "magnitude", "ratio_to_median", "ratio_low", "ratio_high", "dominance",
+                 "layer_recurrence"]  # fmt: skip
+        table(
+            f"Massive channels by criterion {found.attrs['criterion']} (n = {found.attrs['n_samples']} samples)",
+            [name.replace("_", " ") for name in shown],
+            [[row[name] for name in shown] for row in rows],
+        )
+    others = []
+    for name in map(str, found["criterion"].values):
+        channels = located_channels(found, criterion=name)
+        text = ", ".join(map(str, channels[:16])) + (f", … ({len(channels)})" if len(channels) > 16 else "")
+        others.append([name, len(channels), text or "none"])
+    table("All criteria", ["criterion", "channels", "which"], others)
+    verdict(found)
+
+
+def modulated(followed: xr.Dataset) -> None:
+    """How each channel moves with the noise, and the verdict."""
+    from workbench.figures.style import short
+
+    rows = []
+    for channel in followed["channel"].values:
+        at = followed.sel(channel=channel)
+        blocks = at.isel(layer=[i for i, layer in enumerate(at["layer"].values) if layer != "input"])
+        peak = blocks.isel(layer=int(blocks["ratio_to_median"].mean("timestep").values.argmax()))
+        low, middle, high = (float(peak[f"sigma_slope{end}"]) for end in ("_low", "", "_high"))
+        if math.isnan(low):
+            direction, slope = "too few samples", f"{middle:+.2f}"
+        else:
+            direction = {1: "grows with noise", -1: "grows as noise falls", 0: "neither"}[int(peak["direction"])]
+            slope = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append(
+            [int(channel), short(str(peak["layer"].values)), direction, slope, short(str(at["writer"].values)) or "?"]
+        )
+    table(
+        f"Along the trajectory (n = {followed.attrs['n_samples']} samples)",
+        ["channel", "peak layer", "direction", "slope of ln|h| per sigma", "written by"],
+        rows,
+    )
+    verdict(followed)
+
+
+def derived(spec: Any, path: Path) -> None:
+    """A spec that was written."""
+    _console.print(
+        f"Wrote [bold]{path}[/]: channels {', '.join(map(str, spec.channels))} are zeroed in the image tokens that enter "
+        f"{spec.layer}, weight {spec.weight:g}."
+    )
+
+
+def verified(store: Path, result: Any) -> bool:
+    """Completeness and checksums; True if all is well."""
+    _console.print(
+        f"{store}: {result.complete} of {result.units} units and {result.finished} of {result.samples} samples are there "
+        "with a matching checksum."
+    )
+    for line in result.absent:
+        _console.print(f"[yellow]absent[/]: {line} — run the same `workbench record` command to continue")
+    for line in result.wrong[:20]:
+        _console.print(f"[red]wrong[/]: {line}")
+    if len(result.wrong) > 20:
+        _console.print(f"[red]… and {len(result.wrong) - 20} more[/]")
+    if result.ok:
+        _console.print("[green]complete and unchanged[/]")
+    return bool(result.ok)
+
+
+def sampled(differences: Any, folder: Path) -> None:
+    """Where the images are, and what each guidance changed."""
+    if len(differences):
+        rows = [
+            [r.mode, r.against, r.measure, float(r.mean_against), float(r.mean),
+             f"{r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}]"]
+            for r in differences.itertuples()
+        ]  # fmt: skip
+        table(
+            f"Paired differences from the same seeds (n = {differences.n.iloc[0]} samples, 95 % intervals)",
+            ["mode", "against", "measure", "mean before", "mean after", "difference"],
+            rows,
+        )
+    _console.print(f"Images: [bold]{folder}[/]")
+
+
+def families() -> None:
+    """The table of families, from their rows."""
+    from workbench.models.layout import FAMILIES
+    from workbench.models.mini import EMBEDDED
+
+    rows = [
+        [row.family, row.transformer.rsplit(".", 1)[1], ", ".join(s.path for s in row.stacks), row.modulation.kind,
+         "batched " + "+".join(row.guidance.rows) if row.guidance.batched else "one call a branch"]
+        for row in FAMILIES
+    ]  # fmt: skip
+    table("Families", ["family", "transformer", "blocks", "modulation", "guidance"], rows)
+    _console.print(f"Embedded models: {', '.join(EMBEDDED)}. Check one of your own with `workbench models MODEL`.")
+
+
+def checked(model: str, device: str | None) -> None:
+    """One model after a dry forward pass."""
+    from workbench.models import fingerprint, layout_for, load_pipeline
+    from workbench.record import make_settings, prepare
+
+    pipe = load_pipeline(model, device=device)
+    layout = layout_for(pipe)
+    shape, _ = prepare(pipe, layout, make_settings(["a photo"], [0]))
+    identity = fingerprint(pipe)
+    table(
+        f"{model}: works as its layout says",
+        ["what", "value"],
+        [
+            ["pipeline", type(pipe).__name__],
+            ["family", layout.family],
+            ["transformer", identity["transformer_class"]],
+            ["config, weights", f"{identity['config_hash']}, {identity['weight_hash']}"],
+            ["blocks", str(len(shape.layers) - 1)],
+            ["channels", str(shape.channels)],
+            ["token grid (F, H, W)", " × ".join(map(str, shape.grid))],
+            ["branches", " + ".join(shape.branches)],
+            ["dtype", shape.dtype],
+            ["one call", f"{shape.seconds:.3g} s"],
+        ],
+    )

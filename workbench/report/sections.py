@@ -1,0 +1,164 @@
+"""What stands in the report, section by section, as plain data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from workbench.analysis.locate import table as located_table
+from workbench.errors import WorkbenchError
+
+
+@dataclass
+class Section:
+    """A heading with text, tables, figures and texts to unfold."""
+
+    id: str
+    title: str
+    text: str
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    details: list[dict[str, str]] = field(default_factory=list)
+
+
+Drawn = dict[str, dict[str, Any]]
+
+
+def model_name(recording: xr.Dataset) -> str:
+    """What the model was called when it was recorded."""
+    return str(recording.attrs["model_name"])
+
+
+def the_recording(recording: xr.Dataset, drawn: Drawn) -> Section:
+    """What was generated."""
+    return Section(
+        "recording",
+        "The recording",
+        f"A sample is one prompt with one seed; it is the unit of replication of every interval and test below. "
+        f"Tier: {recording.attrs['tier']}. dtype: {recording.attrs['dtype']}.",
+        figures=[figure for name, figure in drawn.items() if name == "images"],
+    )
+
+
+def states(drawn: Drawn) -> Section:
+    """The hidden states themselves."""
+    figures = [f for name, f in drawn.items() if f["needs"] == "recording" and name != "images"]
+    return Section(
+        "states", "Hidden states", "The output of the blocks on the residual stream, image tokens.", [], figures
+    )
+
+
+def channels(found: xr.Dataset, drawn: Drawn) -> Section:
+    """Which channels are massive."""
+    rows = located_table(found)
+    tables = (
+        [
+            {
+                "caption": f"Channels located by the criterion “{found.attrs['criterion']}”, strongest first; n = "
+                f"{found.attrs['n_samples']} samples. Ratio: mean |h| over that of the median channel, at the peak layer, "
+                "with its interval over samples.",
+                "head": [name.replace("_", " ") for name in rows[0]],
+                "rows": [list(row.values()) for row in rows],
+            }
+        ]
+        if rows
+        else []
+    )
+    return Section(
+        "channels",
+        "Which channels",
+        found.attrs["verdict_reason"],
+        tables,
+        [f for f in drawn.values() if f["needs"] == "locate"],
+        [{"title": "Parameters of the criterion", "text": _pretty(found.attrs["parameters"])}],
+    )
+
+
+def trajectory(followed: xr.Dataset, drawn: Drawn) -> Section:
+    """How they move."""
+    return Section(
+        "trajectory",
+        "Along the trajectory",
+        followed.attrs["verdict_reason"],
+        figures=[f for f in drawn.values() if f["needs"] == "modulation"],
+    )
+
+
+def guidance(spec: dict[str, Any] | None, comparison: str | Path | None) -> Section:
+    """The derived spec and what it does to images."""
+    section = Section(
+        "guidance",
+        "Detail Guidance",
+        "D = D_u + s (D_c − D_u) + w (D_c − D_m), where D_m is the conditional pass with the massive channels set to zero "
+        "in the image-token state that enters block m.",
+    )
+    if spec is not None:
+        section.details.append({"title": "The spec", "text": _pretty(spec)})
+    if comparison is not None:
+        _comparison(section, Path(comparison))
+    return section
+
+
+def _comparison(section: Section, folder: Path) -> None:
+    picture = folder / "comparison.png"
+    if not picture.is_file():
+        raise WorkbenchError(
+            f"{folder} holds no comparison.png; make it with `workbench sample … --compare --out {folder}`."
+        )
+    caption = folder / "caption.txt"
+    section.figures.append(
+        {
+            "title": "The same seeds without and with the spec",
+            "caption": caption.read_text(encoding="utf-8").strip() if caption.is_file() else "",
+            "png": picture,
+            "files": [],
+        }
+    )
+    for name, text in (("differences", "Paired differences to CFG alone, from the same seeds, with their intervals"),):
+        file = folder / f"{name}.csv"
+        if file.is_file():
+            with file.open(encoding="utf-8", newline="") as handle:
+                head, *rows = csv.reader(handle)
+            section.tables.append({"caption": text, "head": head, "rows": [[_number(c) for c in row] for row in rows]})
+
+
+def provenance(recording: xr.Dataset) -> Section:
+    """How to make it again."""
+    attrs = recording.attrs
+    rows = [
+        ["model", f"{attrs['model']['transformer_class']} (config {attrs['model']['config_hash']}, weights "
+                  f"{attrs['model']['weight_hash']})"],
+        ["pipeline", attrs["pipeline_class"]],
+        ["scheduler", attrs["scheduler"]["class"]],
+        ["settings fingerprint", attrs["settings_fingerprint"]],
+        ["package revision", attrs["git_revision"] or "not from a checkout"],
+        *([name, version] for name, version in attrs["versions"].items()),
+    ]  # fmt: skip
+    return Section(
+        "provenance",
+        "Provenance",
+        "Everything that decides the numbers. Recording again with these settings on the same machine gives equal bits.",
+        [{"caption": "", "head": ["what", "value"], "rows": rows}],
+        details=[{"title": "Settings", "text": _pretty(attrs["settings"])}],
+    )
+
+
+def _pretty(value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def _number(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

@@ -92,7 +92,7 @@ def sample(
     if getattr(pipe, "vae", None) is None:
         raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
     samples = [(prompt, seed) for prompt in texts for seed in numbers]
-    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
+    size = _size(pipe, height, width)
 
     def arguments(mode: str, batch: list[tuple[str, int]]) -> dict[str, Any]:
         words = [prompt for prompt, _ in batch]
@@ -202,9 +202,20 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     numbers = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not numbers or min(numbers) < 0:
-        raise WorkbenchError("There are no seeds, or a negative one. Give at least one number from 0.")
+    if not numbers or min(numbers) < 0 or max(numbers) >= 1 << 63:
+        raise WorkbenchError(
+            "There are no seeds, or one is negative or has more than 63 bits. Give at least one number."
+        )
     return numbers
+
+
+def _size(pipe: Any, height: int | None, width: int | None) -> dict[str, int]:
+    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
+    unit = pipe.vae_scale_factor * pipe.patch_size
+    wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
+    if wrong:
+        raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
+    return size
 
 
 def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ Legend: S samples, L layers, T timesteps, N tokens, C channels, K ranks.
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import Any
 
@@ -236,18 +237,12 @@ class Visits:
 
     def attrs(self, analysis: str) -> dict[str, Any]:
         """Attributes every result carries: which recording, branch and samples it came from."""
-        kept = (
-            "model_fingerprint",
-            "fingerprint",
-            "schema",
-            "schema_version",
-            "pipeline",
-            "layout",
-            "git_revision",
-        )
-        source = {key: self.recording.attrs[key] for key in kept if key in self.recording.attrs}
+        kept = ("schema_version", "pipeline_class", "model", "layout", "settings_fingerprint", "git_revision")
+        source = {f"recording_{key}": self.recording.attrs[key] for key in kept if key in self.recording.attrs}
+        # Nested attributes as JSON text: Zarr would take them as they are, netCDF and a table's header would not.
+        flat = {k: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for k, v in source.items()}
         return {
-            **{f"recording_{key}" if not key.startswith("model") else key: value for key, value in source.items()},
+            **flat,
             "analysis": analysis,
             "branch": self.branch,
             "n_samples": self.n,

@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from workbench.analysis.criteria import CRITERIA
 from workbench.analysis.visits import Visits
@@ -195,7 +196,10 @@ def _landscape(h_NC: np.ndarray, visit: Visit) -> Figure:
     labels = visit.visits.recording["channel"].values
     for colour, c in zip(style.colours(len(visit.massive)), visit.massive, strict=True):
         height = float(h_NC[:by_token, c].max()) + 0.05 * float(z.max())
-        axes.text(c, 0, height, f"{labels[c]}", color=colour, fontsize=7, fontweight="bold", ha="center", zorder=10)
+        text = axes.text(
+            c, 0, height, f"{labels[c]}", color=colour, fontsize=7, fontweight="bold", ha="center", zorder=10
+        )
+        text.set_path_effects([withStroke(linewidth=1.6, foreground="white")])  # readable before a dark ridge
     axes.set_xlabel("channel", labelpad=-8)
     axes.set_ylabel("image token", labelpad=-8)
     axes.set_zlabel("|h|", labelpad=-10)

@@ -27,6 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=9000, help="the rate decays to zero up to this step")
     train.add_argument("--batch", type=int, default=64)
     train.add_argument("--lr", type=float, default=8e-4)
+    train.add_argument("--decay-share", type=float, default=0.2)
+    train.add_argument("--sigma-mean", type=float, default=0.5)
+    train.add_argument("--shift-share", type=float, default=0.0)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks: a fifth faster on CPU")
     train.add_argument("--save-minutes", type=float, default=5)
@@ -64,7 +67,8 @@ def main(argv: list[str] | None = None) -> None:
 
         vae = AutoencoderKL.from_pretrained(args.work / "vae").to(args.device).eval()
         latents, captions = load_set(args.work, vae)
-        config = Config(steps=args.steps, batch=args.batch, lr=args.lr, seed=args.seed, compile=args.compile)
+        names = ("steps", "batch", "lr", "seed", "compile", "decay_share", "sigma_mean", "shift_share")
+        config = Config(**{name: getattr(args, name) for name in names})
         Trainer(config, args.work, latents, captions, args.device).run(args.save_minutes, args.grid_minutes, vae)
     elif args.command == "export":
         from .export import export

@@ -1,5 +1,4 @@
 """Writing the model card from the measured numbers."""
-# ruff: noqa: E501 - a template reads better unbroken
 
 from __future__ import annotations
 
@@ -34,6 +33,18 @@ def _judgement(judged: dict | None, prompts: list[str]) -> str:
     no = [p for p in prompts if p not in yes]
     text = f"By eye ({judged['by']}): **{len(yes)} of {len(prompts)} recognisable at a glance**"
     return text + (f"; not: {', '.join(no)}." if no else ".") + " " + judged.get("remark", "")
+
+
+def _history(history: list[dict]) -> str:
+    """What a run was set to, from which step on."""
+    lines = []
+    for i, row in enumerate(history):
+        end = f"{history[i + 1]['from_step']:,}" if i + 1 < len(history) else "the end"
+        c = row["config"]
+        text = f"  * steps {row['from_step']:,} to {end}: batch {c['batch']}, {100 * c['shift_share']:.0f} % of the samples "
+        lines.append(text + f"shifted by 2 px, logit-normal mean {c['sigma_mean']:g} (0 while the rate decays)")
+    same = [line for i, line in enumerate(lines) if i == 0 or line.split(":", 1)[1] != lines[i - 1].split(":", 1)[1]]
+    return "\n".join(same)
 
 
 def write_card(numbers: dict, judged: dict | None = None) -> str:
@@ -123,15 +134,17 @@ float32 (text encoders); loads as float32.
 `LICENSE-fluentui-emoji`) on white, {d["size"]} px. Left out: national flags, laptop and technologists, video games and
 paperclips (Microsoft's README excludes flags, technologist, video games and the Clippy-like paperclip), skin tones, and
 the man/woman copies of persons. Captions: CLDR short names in lower case from `{d["names_package"]}` (MIT).
-Augmentation: shifts by 2 px for two thirds of the samples. The weights are under the MIT licence.
+The weights are under the MIT licence.
 
 ## Training and compute
 
 * Autoencoder: {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {3e-4:g} per latent element).
-* Transformer and text encoders: {t["step"]:,} steps of batch {c["batch"]} = {t["images"]:,} samples = {t["epochs"]:g} epochs in
-  {t["seconds"] / 60:.0f} minutes on **one CPU core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
+* Transformer and text encoders: {t["step"]:,} steps = {t["images"]:,} samples = {t["epochs"]:g} epochs in {t["seconds"] / 60:.0f} minutes on
+  **one CPU core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
 * AdamW {c["lr"]:g}, betas {tuple(c["betas"])}, no weight decay, warm-up {c["warmup"]} steps, linear decay to zero over the last
   {100 * c["decay_share"]:.0f} %, EMA {c["ema"]} (shipped), {100 * c["drop"]:.0f} % empty prompts, logit-normal noise levels, seed {c["seed"]}.
+* Settings were changed on the way, to get recognisable pictures in the time there was:
+{_history(t["history"])}
 * Loss at the end: {t["final_loss"]:.4f}. Versions: {", ".join(f"{k} {v}" for k, v in n["versions"].items())}.
 
 ![loss](loss.png)

@@ -111,18 +111,20 @@ def set_counts(processor: CountedContext, counts: torch.Tensor | None, tokens: i
     processor.log_count = bias
 
 
-def draw(generator: torch.Generator, batch: int, long_share: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(
+    generator: torch.Generator, batch: int, long_share: float = 0.3, mean: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise levels and T5 token counts of one batch.
 
     Returns
     -------
     sigma
-        (batch,) logit-normal(0, 1), stratified: one draw in each of ``batch`` equal slices of probability.
+        (batch,) logit-normal(mean, 1), stratified: one draw in each of ``batch`` equal slices of probability.
     counts
         (batch,) number of T5 tokens: the pipeline's default 256 in ``long_share`` of the samples, else 1 to 16.
     """
     u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    sigma = torch.sigmoid(math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)))
+    sigma = torch.sigmoid(mean + math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)))
     short = torch.randint(1, 17, (batch,), generator=generator)
     long = torch.rand(batch, generator=generator) < long_share
     return sigma, torch.where(long, 256, short)

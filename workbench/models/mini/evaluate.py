@@ -137,8 +137,7 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
     numbers = {
         "data": {"pictures": len(captions), "words": len({w for c in captions for w in c.split()}), "size": 64,
                  "pictures_package": data.PICTURES, "names_package": data.NAMES, "codes": len(set(codes))},
-        "training": facts | {"images": facts["step"] * facts["config"]["batch"],
-                             "epochs": round(facts["step"] * facts["config"]["batch"] / len(captions), 1),
+        "training": facts | {"epochs": round(facts["images"] / len(captions), 1),
                              "machine": cpu_name(), "vae_seconds": log["vae_seconds"],
                              "final_loss": float(np.mean([v for _, v in log["loss"][-25:]])),
                              "loss": log["loss"][:: max(1, len(log["loss"]) // 200)], "ma_growth": log["ma_growth"]},

@@ -27,7 +27,7 @@ def load_run(work: Path, layers: int | None = None) -> tuple[MiniModel, object, 
     config = state["config"]
     model = MiniModel(tokenizer, layers or config["layers"], config["heads"]).eval().requires_grad_(False)
     model.load_state_dict(state["ema"])
-    return model, tokenizer, {"step": state["step"], "seconds": state["seconds"], "config": config}
+    return model, tokenizer, {name: state[name] for name in ("step", "images", "seconds", "config", "history")}
 
 
 def export(work: Path, target: Path) -> Path:

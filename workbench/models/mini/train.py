@@ -25,13 +25,17 @@ from .text import CLIP_TOKENS, make_tokenizer, token_ids
 from .vae import encode_all, to_signal
 
 SHIFTS = [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)]
-"""Augmentation: a third of the pictures as they are, the others moved by two pixels."""
+"""Augmentation: ``shift_share`` of the samples are moved by two pixels."""
 PROMPTS = [p for p in (Path(__file__).parent / "prompts.txt").read_text(encoding="utf-8").splitlines() if p]
 
 
 @dataclass
 class Config:
-    """What a run does; stored with the checkpoint."""
+    """What a run does; stored with the checkpoint.
+
+    ``sigma_mean`` is the mean of the logit-normal noise levels until the rate decays, then it is 0: what a picture
+    shows is decided at high noise, its details are learnt last.
+    """
 
     steps: int = 6000
     batch: int = 64
@@ -40,6 +44,8 @@ class Config:
     warmup: int = 200
     decay_share: float = 0.15
     drop: float = 0.1
+    shift_share: float = 0.0
+    sigma_mean: float = 0.5
     ema: float = 0.999
     seed: int = 0
     layers: int = 8
@@ -92,18 +98,21 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=config.betas, weight_decay=0.0, fused=True
         )
-        self.step, self.seconds = 0, 0.0
+        self.step, self.images, self.seconds = 0, 0, 0.0
+        self.history: list[dict] = []
         self.checkpoint = work / "checkpoint.pt"
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, map_location=device)
             for name in ("model", "ema", "optimiser"):
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.seconds = state["step"], state["seconds"]
+            self.images, self.history = state["images"], state["history"]
 
     def save(self) -> None:
         """Write the checkpoint; the old one stays until the new one is complete."""
         state = {name: getattr(self, name).state_dict() for name in ("model", "ema", "optimiser")}
-        state |= {"step": self.step, "seconds": self.seconds, "config": asdict(self.config)}
+        state |= {"step": self.step, "images": self.images, "seconds": self.seconds, "config": asdict(self.config)}
+        state["history"] = self.history
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
         os.replace(part, self.checkpoint)
@@ -113,10 +122,12 @@ class Trainer:
         c = self.config
         g = torch.Generator().manual_seed(c.seed * 1_000_003 + self.step)
         rows = rows_of_step(c, self.step, self.latents.shape[1])
-        shift = (torch.randint(self.latents.shape[0] + 1, (c.batch,), generator=g) - 1).clamp_min(0)
+        shift = torch.randint(1, self.latents.shape[0], (c.batch,), generator=g)
+        shift = torch.where(torch.rand(c.batch, generator=g) < c.shift_share, shift, 0)
         clean = self.latents[shift, rows].float().to(self.device)
         ids = torch.where(torch.rand(c.batch, 1, generator=g) < c.drop, self.no_ids, self.ids[rows]).to(self.device)
-        sigma, counts = draw(g, c.batch)
+        decaying = self.step >= c.steps * (1 - c.decay_share)
+        sigma, counts = draw(g, c.batch, mean=0.0 if decaying else c.sigma_mean)
         noise = torch.randn(clean.shape, generator=g).to(self.device)
         set_counts(self.attention, counts.to(self.device), clean.shape[-1] ** 2 // 4 + CLIP_TOKENS + 1)
         for group in self.optimiser.param_groups:
@@ -128,6 +139,7 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
+        self.images += c.batch
         decay = min(c.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
         return loss.detach()
@@ -143,6 +155,8 @@ class Trainer:
         c, log = self.config, (self.work / "train.jsonl").open("a", encoding="utf-8")
         stopped: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))  # finish the step, then save
+        if not self.history or self.history[-1]["config"] != asdict(c):  # a run may go on with other settings
+            self.history.append({"from_step": self.step, "config": asdict(c)})
         if self.step == 0:
             log.write(json.dumps({"step": 0, "ma": self.report()}) + "\n")
         saved = drawn = before = time.monotonic()
@@ -154,7 +168,7 @@ class Trainer:
             row = {}
             if self.step % c.log_every == 0:
                 row = {"step": self.step, "loss": float(torch.stack(losses).mean()), "lr": rate(c, self.step)}
-                row |= {"images": self.step * c.batch, "seconds": round(self.seconds, 1)}
+                row |= {"images": self.images, "seconds": round(self.seconds, 1)}
                 losses = []
             if self.step % c.ma_every == 0:
                 row = {"step": self.step} | row | {"ma": self.report()}

@@ -236,6 +236,25 @@ def test_other_hooks_of_the_user_survive(pipe, spec) -> None:
     assert (early.n, late.n) == (4 * STEPS, 2 * STEPS)
 
 
+def test_around_hook_of_the_user_survives(pipe, spec) -> None:
+    """diffusers' own removal would silence a hook with a `new_forward` that was registered after ours."""
+    from diffusers.hooks.hooks import HookRegistry, ModelHook
+
+    class Around(ModelHook):
+        n = 0
+
+        def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            self.n += 1
+            return self.fn_ref.original_forward(*args, **kwargs)
+
+    around, plain = Around(), generate(pipe)
+    with apply(spec, pipe):
+        HookRegistry.check_if_exists_or_initialize(pipe.transformer).register_hook(around, "around")
+        assert not torch.equal(generate(pipe), plain)
+    assert torch.equal(generate(pipe), plain)
+    assert around.n == 2 * STEPS
+
+
 def test_output_objects_and_positional_arguments(pipe, spec) -> None:
     """`return_dict=True` and positional arguments mean the same as the way the pipeline calls."""
     generate(pipe)  # sets the pipeline's guidance scale and timesteps

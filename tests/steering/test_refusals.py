@@ -110,6 +110,15 @@ def test_cache(pipe, spec) -> None:
     refused(pipe, spec, UnsupportedModelError, "a cache is enabled", "Disable it")
 
 
+def test_cache_enabled_meanwhile(pipe, spec) -> None:
+    from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
+
+    with apply(spec, pipe):
+        apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.1))
+        with pytest.raises(UnsupportedModelError, match="was enabled while a spec is applied"):
+            pipe("red apple", num_inference_steps=1, output_type="latent", height=16, width=16)
+
+
 def test_offloading(pipe, spec) -> None:
     from accelerate.hooks import ModelHook, add_hook_to_module
 

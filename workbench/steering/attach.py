@@ -85,10 +85,25 @@ def _hooked(module: torch.nn.Module, hook: MaskHook | RootHook) -> Iterator[None
                 stacklevel=5,
             )
         else:
-            registry.remove_hook(HOOK, recurse=False)
+            _remove(registry, hook)
             registry.invalidate_child_registries_cache()
             if not registry.hooks:  # else the user has put hooks of their own there, and the registry is theirs
                 _restore(module, before)
+
+
+def _remove(registry: HookRegistry, hook: MaskHook | RootHook) -> None:
+    """Take `hook` out of the chain.
+
+    diffusers 0.42's own ``remove_hook`` overwrites the ``forward`` of the hook registered next, also where that is the
+    hook's own ``new_forward`` (as of a cache); such a hook would never run again. Here only what it calls is replaced.
+    """
+    after = registry._hook_order.index(HOOK) + 1
+    around = [ref for ref in registry._fn_refs[after : after + 1] if ref.original_forward is not None]
+    kept = [ref.forward for ref in around]
+    inner = hook.fn_ref.original_forward or hook.fn_ref.forward
+    registry.remove_hook(HOOK, recurse=False)
+    for ref, forward in zip(around, kept, strict=True):
+        ref.forward, ref.original_forward = forward, inner
 
 
 def _restore(module: torch.nn.Module, before: dict[str, Any]) -> None:

@@ -67,6 +67,8 @@ class RootHook(ModelHook):
         self.pipe = pipe
         self.layout = layout
         self.mask = mask
+        # Not all modules: this is looked at in every call. Caches hook the blocks, or the transformer itself.
+        self.watched = [pipe.transformer, *(block for _, block in layout.blocks(pipe.transformer).values())]
         self.signature = inspect.signature(type(pipe.transformer).forward)
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -75,6 +77,7 @@ class RootHook(ModelHook):
         if not self.enabled:
             return forward(*args, **kwargs)
         self.attachment.calls += 1
+        self._refuse_cache()
         arguments = self.signature.bind(module, *args, **kwargs).arguments
         if not self._due(arguments):
             return forward(*args, **kwargs)
@@ -92,6 +95,17 @@ class RootHook(ModelHook):
         prediction = _prediction(output).clone()
         prediction[rows] = shifted_cond(prediction[rows], degraded, self.attachment.spec.weight, gain)
         return _with_prediction(output, prediction)
+
+    def _refuse_cache(self) -> None:
+        """Caches were looked for when the spec was attached; here, for one that was enabled since."""
+        registries = [module.__dict__.get("_diffusers_hook") for module in self.watched]
+        hooks = [hook for registry in registries if registry is not None for hook in registry.hooks.values()]
+        stateful = [type(hook).__name__ for hook in hooks if hook._is_stateful]
+        if stateful or getattr(self.watched[0], "is_cache_enabled", False):
+            raise UnsupportedModelError(
+                f"a cache ({', '.join(stateful) or 'enable_cache'}) was enabled while a spec is applied; it takes the "
+                "extra pass for another step. Leave the `with` block first, or disable the cache."
+            )
 
     def _due(self, arguments: dict[str, Any]) -> bool:
         """Whether this call gets a degraded pass."""

@@ -83,3 +83,25 @@ def test_median_of_hidden_state_from_statistics_is_near_the_exact_one(recordings
     exact, approximate = Visits(recording, "cond"), Visits(recording.drop_vars("hidden"), "cond")
     for visit in [(0, 1, 0), (2, 3, 1), (5, 5, 5)]:
         assert median_abs(approximate, *visit) == pytest.approx(median_abs(exact, *visit), rel=0.05)
+
+
+def test_the_same_holds_of_a_recording_made_by_the_package(recordings, tmp_path):
+    # Two recorders that share no code, one store in between: the statistics and the answer must be the same.
+    import workbench
+
+    out = tmp_path / "gate.zarr"
+    pipeline = planted_pipeline("gate", 3)
+    workbench.record(pipeline, prompts=PROMPTS, seeds=SEEDS, out=out, steps=6, guidance_scale=3.0, progress=False)
+    stored, hooked = workbench.open(out), recordings["gate"]
+    names = list(zip(hooked["prompt"].values, hooked["seed"].values, strict=True))
+    order = [names.index(pair) for pair in zip(stored["prompt"].values, stored["seed"].values, strict=True)]
+    branches = list(stored["branch"].values)
+    for name in ("h_mean_abs", "h_mean", "h_max_abs", "h_std", "modulation"):
+        ours = stored[name].transpose(*hooked[name].dims).values
+        # sums of 64 tokens taken in another order, and other batches, round differently in the last float32 digits
+        truth = hooked[name].isel(sample=order).sel(branch=branches).values
+        np.testing.assert_allclose(ours, truth, rtol=1e-4, atol=2e-5, err_msg=name)
+    assert set(located_channels(locate(stored))) == set(PLANT.channels)
+    found = modulation(stored)
+    assert [str(name) for name in found["writer"].values] == [WRITER, WRITER]
+    assert (found["direction"].isel(layer=slice(1 + PLANT.block, None)) == 1).all()

@@ -149,11 +149,11 @@ def describe() -> list[dict[str, Any]]:
 @_register(
     "1",
     "this package",
-    "mean |h| of the channel is at least `ratio` times that of the median channel, stands out of the spread of all "
+    "mean abs(h) of the channel is at least `ratio` times that of the median channel, stands out of the spread of all "
     "channels at family-wise level `outlier_level`, and is carried by at least `token_share` of the tokens",
-    ratio="mean |h| of the channel over mean |h| of the median channel",
+    ratio="mean abs(h) of the channel over mean abs(h) of the median channel",
     outlier_level="chance that any of C channels with log-normal magnitudes would stand out as far (robust z)",
-    token_share="effective share of tokens, (mean |h|)² / mean h²: k of N tokens with equal |h|, the rest 0, give k/N",
+    token_share="effective share of tokens, (mean abs(h))² / mean h²: k of N tokens with equal abs(h), the rest 0, give k/N",
 )
 def workbench(
     visits: Visits, *, ratio: float = 4.0, outlier_level: float = 0.01, token_share: float = 0.5
@@ -176,9 +176,9 @@ def workbench(
 @_register(
     "1",
     "Sun et al. 2024, arXiv 2402.17762, section 2",
-    "some |h| of the channel is above `magnitude` and at least `ratio` times the median |h| of the hidden state",
-    magnitude="smallest |h|, exclusive, in units of the hidden state",
-    ratio="|h| over the median of |h| over all tokens and channels of the visit",
+    "some abs(h) of the channel is above `magnitude` and at least `ratio` times the median abs(h) of the hidden state",
+    magnitude="smallest abs(h), exclusive, in units of the hidden state",
+    ratio="abs(h) over the median of abs(h) over all tokens and channels of the visit",
 )
 def sun2024(visits: Visits, *, magnitude: float = 100.0, ratio: float = 1000.0) -> np.ndarray:
     """Test |h| of single tokens.
@@ -195,8 +195,8 @@ def sun2024(visits: Visits, *, magnitude: float = 100.0, ratio: float = 1000.0) 
 @_register(
     "1",
     "STAS, arXiv 2603.17825 (secondary note: 'feature dimensions > 50 × the mean magnitude')",
-    "mean |h| of the channel is above `ratio` times the mean of |h| over tokens and channels",
-    ratio="mean |h| of the channel over the mean of |h| over all tokens and channels of the visit",
+    "mean abs(h) of the channel is above `ratio` times the mean of abs(h) over tokens and channels",
+    ratio="mean abs(h) of the channel over the mean of abs(h) over all tokens and channels of the visit",
 )
 def stas(visits: Visits, *, ratio: float = 50.0) -> np.ndarray:
     """Mean over *what* is not stated in the note; here over tokens and channels. Can hold only if C > `ratio`."""
@@ -206,7 +206,7 @@ def stas(visits: Visits, *, ratio: float = 50.0) -> np.ndarray:
 @_register(
     "1",
     "Few Channels Draw The Whole Picture, arXiv 2605.13974; k from a reproduction",
-    "mean over tokens of |h| is among the `k` largest of the layer (a ranking: it always finds k channels)",
+    "mean over tokens of abs(h) is among the `k` largest of the layer (a ranking: it always finds k channels)",
     ranking=True,
     k="channels per layer",
 )
@@ -218,7 +218,7 @@ def top_k(visits: Visits, *, k: int = 12) -> np.ndarray:
 @_register(
     "1",
     "Few Channels Draw The Whole Picture, arXiv 2605.13974, read as 'absolute channel mean'",
-    "|mean over tokens of h| is among the `k` largest of the layer (a ranking: it always finds k channels)",
+    "abs(mean over tokens of h) is among the `k` largest of the layer (a ranking: it always finds k channels)",
     ranking=True,
     k="channels per layer",
 )

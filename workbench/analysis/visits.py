@@ -237,7 +237,15 @@ class Visits:
 
     def attrs(self, analysis: str) -> dict[str, Any]:
         """Attributes every result carries: which recording, branch and samples it came from."""
-        kept = ("schema_version", "pipeline_class", "model", "layout", "settings_fingerprint", "git_revision")
+        kept = (
+            "schema_version",
+            "model_name",
+            "model",
+            "pipeline_class",
+            "layout",
+            "settings_fingerprint",
+            "git_revision",
+        )
         source = {f"recording_{key}": self.recording.attrs[key] for key in kept if key in self.recording.attrs}
         # Nested attributes as JSON text: Zarr would take them as they are, netCDF and a table's header would not.
         flat = {k: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for k, v in source.items()}

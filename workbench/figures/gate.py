@@ -139,7 +139,7 @@ def _path(axes: Axes, part: pd.DataFrame, colour: Any) -> PathCollection:
         axes.errorbar(x, y, yerr=error, fmt="none", ecolor=colour, elinewidth=0.6, zorder=1)
     points = axes.scatter(x, y, c=part["noise"], cmap="cividis", s=11, zorder=2, edgecolors="none")
     rho = part["correlation"].iloc[0]
-    axes.set_title("no correlation: the term does not vary" if np.isnan(rho) else f"ρ = {rho:+.2f}")
+    axes.set_title("no correlation: the term does not vary" if np.isnan(rho) else f"ρ = {style.signed(rho)}")
     axes.set_xlabel(f"|{part['term'].iloc[0]}| at channel {part['channel'].iloc[0]}")
     axes.set_ylabel("mean |h|")
     axes.margins(0.12)

@@ -166,6 +166,12 @@ def verdict(evidence: xr.Dataset) -> str:
     return f"Verdict ({evidence.attrs['analysis']}): {evidence.attrs['verdict']}. {evidence.attrs['verdict_reason']}"
 
 
+def signed(value: float) -> str:
+    """Format a correlation: two digits, a real minus sign, and no sign on zero."""
+    text = f"{value:+.2f}"
+    return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
+
+
 def listed(values: Sequence[object], *, most: int = 8) -> str:
     """Join values for a sentence, cutting a long list short."""
     head = ", ".join(str(value) for value in values[:most])

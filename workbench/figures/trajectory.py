@@ -104,7 +104,8 @@ def caption(evidence: xr.Dataset) -> str:
         else f"bands are {evidence.attrs['confidence']:.0%} bootstrap intervals over samples"
     )
     return (
-        f"Mean |h| over image tokens of channels {style.listed(list(evidence['channel'].values))} (dashed: the median "
+        f"Mean |h| over image tokens of channel{'s' if evidence.sizes['channel'] != 1 else ''} "
+        f"{style.listed(list(evidence['channel'].values))} (dashed: the median "
         f"channel) after each block against {label}, over {len(x)} steps from {x.max():.2f} to {x.min():.2f}; "
         f"{intervals}. {style.sampled(evidence)}. {style.verdict(evidence)}"
     )

@@ -26,9 +26,14 @@ FAST = {"resamples": 100}
 NAMES = list(registry.FIGURES)
 
 
+def with_images(recording: xr.Dataset) -> xr.Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (recording.sizes["sample"], 12, 16, 3), dtype=np.uint8)
+    return recording.assign(image=(("sample", "y", "x", "rgb"), pixels))
+
+
 def evidence_of(recording: xr.Dataset) -> dict[str, xr.Dataset]:
     return {
-        "recording": recording,
+        "recording": recording if "image" in recording else with_images(recording),
         "locate": locate(recording, **FAST),
         "modulation": modulation(recording, **FAST),
     }
@@ -36,7 +41,7 @@ def evidence_of(recording: xr.Dataset) -> dict[str, xr.Dataset]:
 
 @pytest.fixture(scope="module")
 def evidence() -> dict[str, xr.Dataset]:
-    return evidence_of(synthetic(PLANTED, hidden=True))
+    return evidence_of(with_images(synthetic(PLANTED, hidden=True)))
 
 
 def arguments(name: str, evidence: dict[str, xr.Dataset]) -> tuple[xr.Dataset, dict[str, str]]:
@@ -71,11 +76,12 @@ def test_every_axis_with_data_is_labelled(name, evidence):
     figure = module.draw(given, **options)
     shared = " ".join(t.get_text() for t in figure.texts)
     for axes in figure.axes:
-        if axes.get_visible() and axes.get_label() != "<colorbar>":
+        if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>":
             own = [axes.get_ylabel(), axes.get_shared_y_axes().joined(axes, figure.axes[0])]
             assert own[0] or own[1] or shared, f"axes {axes} of {name} has no label"
     words = set(text_of(figure).replace("\n", " ").split())
-    named = {"5"} if name == "layer_profile" else {"5", "30"}  # the profile names the largest channel only
+    # the profile names the largest channel only, images have no channels
+    named = {"layer_profile": {"5"}, "images": {"prompt"}}.get(name, {"5", "30"})
     assert named <= words, "the planted channels are named"
 
 
@@ -212,3 +218,24 @@ def test_analysis_and_figures_need_no_torch():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_cannot_be_drawn_is_said_beforehand(evidence):
+    bare = evidence["recording"].drop_vars(["modulation", "image"])
+    followed = modulation(bare, **FAST)
+    assert registry.missing("images", bare) == "the recording holds no images"
+    assert "AdaLN" in registry.missing("gate", followed)
+    for name in ("images", "gate"):
+        with pytest.raises(AnalysisError):
+            registry.load(name).draw(bare if name == "images" else followed)
+    for name in NAMES:
+        assert registry.missing(name, arguments(name, evidence)[0]) == ""
+
+
+def test_images_of_incomplete_samples_are_left_out(evidence):
+    recording = evidence["recording"]
+    written = np.ones(recording.sizes["sample"], dtype=np.uint64)
+    written[1] = 0
+    table = registry.load("images").data(recording.assign(sample_checksum=("sample", written)))
+    assert 1 not in table["sample"].tolist()
+    assert len(table) == recording.sizes["sample"] - 1

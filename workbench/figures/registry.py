@@ -36,6 +36,7 @@ class Entry(NamedTuple):
 _HERE = "workbench.figures"
 
 FIGURES: dict[str, Entry] = {
+    "images": Entry(f"{_HERE}.images", "recording", "What was generated"),
     "token_channel": Entry(f"{_HERE}.token_channel", "recording", "One hidden state, token by channel"),
     "token_channel_3d": Entry(
         f"{_HERE}.token_channel", "recording", "The same hidden state as a landscape", (("view", "3d"),)
@@ -58,6 +59,15 @@ class FigureModule(Protocol):
 
     def caption(self, evidence: xr.Dataset, **options: Any) -> str:
         """Say what was measured, on how much, and what the verdict is."""
+
+
+def missing(name: str, evidence: xr.Dataset) -> str:
+    """Say why a figure can't be drawn from this evidence, or nothing if it can: not every family has AdaLN terms."""
+    if name == "images" and "image" not in evidence:
+        return "the recording holds no images"
+    if name == "gate" and "spike" not in evidence:
+        return "the recording holds no AdaLN terms"
+    return ""
 
 
 def load(name: str) -> FigureModule:

@@ -119,7 +119,7 @@ def chosen_weight(table: pd.DataFrame, layer: str) -> float | None:
     here = table[(table.layer == layer) & (table.channels == "massive") & (table.measure == "low_pass_similarity")]
     # `low` is the bound of the difference to 1, the similarity of equal images.
     kept = (1 + here.set_index(["weight", "mode"])["low"]).unstack().min(axis=1) >= KEEPS_CONTENT
-    return float(max(kept[kept].index, default=float("nan"))) if kept.any() else None
+    return float(max(kept[kept].index)) if kept.any() else None
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -73,10 +73,29 @@ def test_planted_channels_at_the_middle_block(recording) -> None:
     }
 
 
-def test_nearest_to_half_depth_of_those_with_most_channels(recording) -> None:
+def test_nearest_to_half_depth(recording) -> None:
     """Written by block 1, so block 2 is the first it enters; with the early blocks cut away the rule moves on."""
     late = recording.isel(layer=[0, 3, 4, 5])  # input and blocks 2, 3, 4
     assert derive_dg(late).layer == "transformer_blocks.3"
+
+
+def with_late_channel(recording: xr.Dataset, channel: int, size: float) -> xr.Dataset:
+    """The recording with one more constant channel, in the output of block 3 (and in all of it that follows)."""
+    changed = recording.copy(deep=True)
+    for name in ("h_mean_abs", "h_mean", "h_max_abs"):
+        changed[name].loc[{"layer": ["transformer_blocks.3", "transformer_blocks.4"], "channel": channel}] = size
+    changed["h_std"].loc[{"layer": ["transformer_blocks.3", "transformer_blocks.4"], "channel": channel}] = 0.0
+    return changed
+
+
+def test_weaker_channels_that_join_late_do_not_pull_the_block_to_the_end(recording) -> None:
+    found = recording["h_mean_abs"].sel(branch="cond", layer="transformer_blocks.3", channel=5).mean().item()
+    weaker = derive_dg(with_late_channel(recording, 20, 0.8 * found))
+    assert weaker.evidence.notes["located_channels"][-1] == 20
+    assert (weaker.layer, weaker.channels) == ("transformer_blocks.2", (5, 41))
+    stronger = derive_dg(with_late_channel(recording, 20, 8 * found))
+    assert stronger.evidence.notes["located_channels"][0] == 20
+    assert (stronger.layer, stronger.channels) == ("transformer_blocks.4", (5, 20, 41))
 
 
 def test_same_recording_same_spec(recording) -> None:

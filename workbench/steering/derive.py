@@ -22,11 +22,11 @@ DEFAULT_WINDOW = Window(unit="sigma", low=0.0, high=1.0)
 """All steps. No window is reported for paper A (inferred: it acts at every step)."""
 
 RULE = (
-    "Channels: those that the criterion finds massive in the model and at the layer before block m, whose output is "
-    "the state that enters m. Block m: of the blocks whose entering state was recorded, those with the largest number "
-    "of located channels massive in it; of these the one nearest to half depth (as many blocks before it as after), "
-    "the earlier of two. Half depth follows paper A's follow-up, which takes a middle layer; its index is not "
-    "established."
+    "Block m: of the blocks in whose entering state (the output of the layer before) the strongest located channel is "
+    "massive, the one nearest to half depth (as many blocks before it as after), the earlier of two. Channels: all that "
+    "the criterion finds massive in the model and in that state. Strongest: largest ratio to the median channel, "
+    "averaged over the blocks; if it enters no recorded block as massive, the next. Half depth follows paper A's "
+    "follow-up, which takes a middle layer; its index is not established."
 )
 RULE_VERSION = 1
 
@@ -156,17 +156,17 @@ def _candidates(found: xr.Dataset) -> list[_Candidate]:
 
 def _middle(candidates: list[_Candidate], massive_LC: np.ndarray, located: list[int], found: xr.Dataset) -> _Candidate:
     _refuse_nothing(located, found)
-    index = _index(found, located)
-    usable = [c for c in candidates if c.entering is not None]
-    counts = {c: int(massive_LC[c.entering, index].sum()) for c in usable}
-    most = max(counts.values(), default=0)
-    if most == 0:
-        raise SpecError(
-            f"a spec was not derived: channels {located} are massive, but not in the state that enters any recorded "
-            "block. Record all layers, or name `layer` and `channels`."
-        )
     half = (candidates[-1].block + 1) / 2
-    return min((c for c in usable if counts[c] == most), key=lambda c: (abs(c.block - half), c.block))
+    # Not the block with the most massive channels: weaker ones join late, which would pull m to the last block, where
+    # hardly anything is left that could respond to the mask.
+    for strongest in _index(found, located):
+        usable = [c for c in candidates if c.entering is not None and massive_LC[c.entering, strongest]]
+        if usable:
+            return min(usable, key=lambda c: (abs(c.block - half), c.block))
+    raise SpecError(
+        f"a spec was not derived: channels {located} are massive, but not in the state that enters any recorded block. "
+        "Record all layers, or name `layer` and `channels`."
+    )
 
 
 def _pick(chosen: _Candidate, massive_LC: np.ndarray, located: list[int], found: xr.Dataset) -> list[int]:

@@ -62,7 +62,7 @@ def test_locate_modulation_and_verify_answer_from_a_store(full_store: Path) -> N
 
 def test_verify_fails_with_status_1_and_says_what_is_wrong(full_store: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(full_store, tmp_path / "c.zarr"))
-    file = next(p for p in (copy / "h_mean" / "c").rglob("*") if p.is_file())
+    file = next((copy / "h_mean").glob("c.*"))
     file.write_bytes(b"\0" * file.stat().st_size)
     result = run.invoke(app, ["verify", str(copy)])
     assert result.exit_code == 1

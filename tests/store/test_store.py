@@ -27,6 +27,11 @@ def copy(full_store: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(full_store, tmp_path / "copy.zarr"))
 
 
+def chunk(store: Path, name: str, sample: int) -> Path:
+    """The file with a sample's values of a variable."""
+    return next(iter(sorted((store / name).glob(f"c.{sample}.*"))))
+
+
 def test_plain_xarray_opens_a_recording_with_all_coordinates(full_store: Path) -> None:
     plain, ours = xr.open_zarr(full_store, consolidated=False), workbench.open(full_store)
     assert set(plain.coords) == set(ours.coords) == set(COORDINATES)
@@ -45,7 +50,7 @@ def test_opening_a_recording_needs_neither_torch_nor_diffusers(full_store: Path)
 
 @pytest.mark.parametrize("name", [v.name for v in VARIABLES if v.part != "marker"])
 def test_a_flipped_bit_in_any_variable_is_found_and_named(copy: Path, name: str) -> None:
-    file = next(p for p in sorted((copy / name / "c" / "2").rglob("*")) if p.is_file())
+    file = chunk(copy, name, 2)
     content = bytearray(file.read_bytes())
     # In `modulation` the first numbers belong to layer `input`; any byte will do.
     content[len(content) // 2] ^= 0x10
@@ -58,7 +63,7 @@ def test_a_flipped_bit_in_any_variable_is_found_and_named(copy: Path, name: str)
 
 @pytest.mark.parametrize("name", ["hidden", "h_norm", "image"])
 def test_a_truncated_file_is_found(copy: Path, name: str) -> None:
-    file = next(p for p in sorted((copy / name / "c" / "1").rglob("*")) if p.is_file())
+    file = chunk(copy, name, 1)
     file.write_bytes(file.read_bytes()[:-7])
     verdict = workbench.verify(copy)
     assert verdict.wrong
@@ -66,7 +71,7 @@ def test_a_truncated_file_is_found(copy: Path, name: str) -> None:
 
 
 def test_a_missing_file_is_found(copy: Path) -> None:
-    shutil.rmtree(copy / "h_std" / "c" / "0")
+    chunk(copy, "h_std", 0).unlink()
     verdict = workbench.verify(copy)
     assert len(verdict.wrong) == verdict.units // verdict.samples
     assert "sample 0" in verdict.wrong[0]

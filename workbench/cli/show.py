@@ -186,7 +186,7 @@ def checked(model: str, device: str | None) -> None:
 
     pipe = load_pipeline(model, device=device)
     layout = layout_for(pipe)
-    shape, _ = prepare(pipe, layout, make_settings(["a photo"], [0]))
+    shape, _ = prepare(pipe, layout, make_settings(["a photo"], [0]), timed=True)
     identity = fingerprint(pipe)
     table(
         f"{model}: works as its layout says",

@@ -14,7 +14,7 @@ from workbench.store.create import chunk_shapes
 from workbench.store.schema import BY_NAME
 
 #: Timesteps of one sample are written together up to this many bytes: few files for small models, and flat memory.
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 #: Above this many bytes a step, full hidden states are written visit by visit.
 PLANE_BYTES = 32 << 20
 
@@ -44,7 +44,7 @@ class Plan:
     planes : bool
         True if ``hidden`` goes visit by visit.
     seconds : float
-        Estimate for generating and writing.
+        Estimate for generating and writing, as if no sample shared a call; 0 if the probe was not timed.
     """
 
     layers: tuple[str, ...]
@@ -111,12 +111,12 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -
     planes = per_step.get("hidden", 0) > PLANE_BYTES
     together = sum(count for name, count in per_step.items() if not (planes and name == "hidden"))
     block = int(np.clip(BLOCK_BYTES // max(together, 1), 1, len(steps)))
-    batches = ceil(sizes["sample"] / settings.batch_size)
     plan = Plan(
         layers, branches, steps, sizes, variables, chunk_shapes(sizes, variables, block, planes), shape.dtype, block,
         planes, 0.0,
     )  # fmt: skip
-    seconds = batches * len(shape.timesteps) * shape.seconds * _RECORDING_OVERHEAD + plan.bytes / _DISK_BYTES_PER_SECOND
+    calls = sizes["sample"] * len(shape.timesteps)
+    seconds = calls * shape.seconds * _RECORDING_OVERHEAD + plan.bytes / _DISK_BYTES_PER_SECOND
     return Plan(**{**plan.__dict__, "seconds": seconds})
 
 

@@ -24,7 +24,10 @@ def reduce_tokens(h_BNC: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     h = h_BNC.float()
     magnitude = h.abs()
-    variance, mean = torch.var_mean(h, dim=1, correction=0)
+    mean = h.mean(dim=1)
+    # In two passes by hand: as exact as torch.var, which is ten times slower along this axis on a CPU.
+    deviation = h - mean[:, None]
+    variance = (deviation * deviation).mean(dim=1)
     top, channel = magnitude.topk(min(RANKS, h.shape[-1]), dim=-1)
     return {
         "h_mean_abs": magnitude.mean(dim=1),

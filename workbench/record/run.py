@@ -98,7 +98,7 @@ def record(
     identity = _identity(pipe, settings, encode, revision)
     if out.exists():
         _same_settings(out, identity)
-    shape, plan = prepare(pipe, layout, settings, encode)
+    shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
     if not out.exists():
         _within_budget(plan, budget, yes)
         if confirm is not None and not confirm(plan):
@@ -116,9 +116,11 @@ def record(
     return out
 
 
-def prepare(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None) -> tuple[Shape, Plan]:
+def prepare(
+    pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False
+) -> tuple[Shape, Plan]:
     """One dry forward pass, and the plan that follows from it."""
-    shape = probe(pipe, layout, settings, encode)
+    shape = probe(pipe, layout, settings, encode, timed=timed)
     return shape, make_plan(settings, shape, _image_size(pipe, shape))
 
 

@@ -97,6 +97,8 @@ def _variable(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tupl
         fill_value=fill,
         dimension_names=variable.dims,
         attributes=attributes,
+        # One flat folder an array: five nested folders a chunk cost more than the chunk itself.
+        chunk_key_encoding={"name": "default", "separator": "."},
         # A chunk of nothing but fill values must still be written: "missing" has to mean "never recorded".
         config={"write_empty_chunks": True},
     )

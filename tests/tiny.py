@@ -78,3 +78,29 @@ def encode(prompts: Sequence[str], dtype: torch.dtype = torch.float32) -> dict[s
         "negative_prompt_embeds": tokens[count:].expand(count, -1, -1),
         "negative_pooled_prompt_embeds": pooled[count:].expand(count, -1),
     }
+
+
+def tiny_with_texts(seed: int = 0) -> Any:
+    """The same kind of pipeline with tokenizers and text encoders, so that it can be saved and loaded as a folder."""
+    from workbench.models.mini.text import make_clip, make_t5, make_t5_tokenizer, make_tokenizer
+
+    bare = tiny_pipeline(seed=seed, joint_attention_dim=256, pooled_projection_dim=256)
+    tokenizer = make_tokenizer(["red apple", "dog"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        texts = {
+            "text_encoder": make_clip(tokenizer).eval(),
+            "text_encoder_2": make_clip(tokenizer).eval(),
+            "text_encoder_3": make_t5().eval(),
+        }
+    pipe = StableDiffusion3Pipeline(
+        transformer=bare.transformer,
+        scheduler=bare.scheduler,
+        vae=bare.vae,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=make_t5_tokenizer(),
+        **texts,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

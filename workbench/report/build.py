@@ -109,7 +109,11 @@ def draw_all(
         followed = modulation(recording, branch=branch)
         bar.advance()
         evidence = {"recording": recording, "locate": found, "modulation": followed}
-        drawn = {name: _draw(name, entry, evidence, branch, folder, bar) for name, entry in registry.FIGURES.items()}
+        drawn = {
+            name: _draw(name, entry, evidence, branch, folder, bar)
+            for name, entry in registry.FIGURES.items()
+            if not registry.missing(name, evidence[entry.needs])
+        }
     return evidence, drawn
 
 

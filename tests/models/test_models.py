@@ -1,0 +1,146 @@
+"""Which models are known, how they are loaded and told apart, and what is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import encode, tiny_pipeline, tiny_with_texts
+from workbench.errors import UnsupportedModelError
+from workbench.models import FAMILIES, fingerprint, layout_for, load_pipeline
+from workbench.models.layout import Guidance
+from workbench.record import make_settings, prepare
+from workbench.record.probe import branches_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pipeline as a diffusers folder."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_with_texts().save_pretrained(path)
+    return path
+
+
+def test_a_layouts_blocks_are_the_models_in_order(tiny: Any) -> None:
+    layout = layout_for(tiny)
+    assert layout.family == "sd3"
+    assert layout.block_paths(tiny.transformer) == [f"transformer_blocks.{i}" for i in range(3)]
+    assert layout_for(tiny.transformer) is layout
+    assert layout.grid(tiny.transformer, (2, 4, 8, 12)) == (1, 4, 6)
+
+
+def test_families_are_told_apart_by_module_and_class() -> None:
+    names = [row.transformer for row in FAMILIES]
+    assert len(set(names)) == len(names)
+
+    class SD3Transformer2DModel(torch.nn.Module):
+        """Of the same name, but someone else's."""
+
+    with pytest.raises(UnsupportedModelError, match=r"Known families: sd3 \(SD3Transformer2DModel\)"):
+        layout_for(SD3Transformer2DModel())
+
+
+def test_a_unet_pipeline_is_refused_as_what_it_is(tiny: Any) -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    unet = UNet2DModel(sample_size=8, block_out_channels=(32, 32), down_block_types=("DownBlock2D", "DownBlock2D"),
+                       up_block_types=("UpBlock2D", "UpBlock2D"))  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="DDPMPipeline denoises with a UNet"):
+        layout_for(DDPMPipeline(unet, DDPMScheduler()))
+
+
+def test_a_transformer_without_a_row_is_refused(tmp_path: Path) -> None:
+    from diffusers import PixArtTransformer2DModel
+
+    net = PixArtTransformer2DModel(num_layers=1, attention_head_dim=4, num_attention_heads=2, sample_size=8,
+                                   cross_attention_dim=8, caption_channels=8)  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="PixArtTransformer2DModel is not a diffusion transformer that"):
+        layout_for(net)
+
+
+def test_a_folder_loads_and_computes_the_same(folder: Path) -> None:
+    pipe = load_pipeline(folder)
+    assert pipe.transformer.dtype == torch.float32
+    arguments = {"prompt": "dog", "num_inference_steps": 2, "output_type": "latent", "max_sequence_length": 8}
+    one, two = (p(**arguments, generator=torch.Generator().manual_seed(0)).images for p in (pipe, tiny_with_texts()))
+    assert torch.equal(one, two)
+    assert load_pipeline(folder, dtype="bfloat16").transformer.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda p: (p / "transformer" / "config.json").unlink(),
+            "could not be read.*Check that the folder is complete",
+        ),
+        (lambda p: next((p / "transformer").glob("*.safetensors")).unlink(), "could not be read"),
+        (lambda p: (p / "model_index.json").unlink(), "has no model_index.json"),
+        (lambda p: (p / "model_index.json").write_text("{"), "could not be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    damage(copy)
+    with pytest.raises(UnsupportedModelError, match=message):
+        load_pipeline(copy)
+
+
+def test_weights_as_pickle_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    next((copy / "transformer").glob("*.safetensors")).unlink()
+    torch.save(tiny_pipeline().transformer.state_dict(), copy / "transformer" / "diffusion_pytorch_model.bin")
+    with pytest.raises(UnsupportedModelError, match="safetensors"):
+        load_pipeline(copy)
+
+
+@pytest.mark.parametrize("name", ["mini-picture", "no/such/model", "./nowhere", "owner/name/more"])
+def test_a_word_that_is_no_model_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"neither an embedded model \(mini-image\)"):
+        load_pipeline(name)
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UnsupportedModelError, match=r"owner/name' could not be fetched.*hf download owner/name"):
+        load_pipeline("owner/name")
+
+
+def test_an_unknown_dtype_is_refused(folder: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="'float8' is not one of float32, bfloat16, float16"):
+        load_pipeline(folder, dtype="float8")
+
+
+def test_a_fingerprint_stays_with_the_weights(folder: Path, tmp_path: Path) -> None:
+    one = fingerprint(tiny_with_texts())
+    assert fingerprint(load_pipeline(folder)) == one
+    assert fingerprint(load_pipeline(shutil.copytree(folder, tmp_path / "renamed"))) == one
+    assert fingerprint(load_pipeline(folder, dtype="bfloat16")) == one
+    other = fingerprint(tiny_with_texts(seed=1))
+    assert other["config_hash"] == one["config_hash"]
+    assert other["weight_hash"] != one["weight_hash"]
+    assert fingerprint(tiny_pipeline(num_layers=2))["config_hash"] != one["config_hash"]
+
+
+def test_a_model_that_is_not_as_its_layout_says_is_refused_with_the_shapes(tiny: Any) -> None:
+    wrong = dataclasses.replace(layout_for(tiny), patch_size="in_channels")
+    with pytest.raises(
+        UnsupportedModelError, match=r"input has shape \(2, 16, 32\).*grid \(1, 2, 2\) should have \(2, 4, 32\)"
+    ):
+        prepare(tiny, wrong, make_settings(["dog"], [0], steps=2), encode)
+
+
+def test_rows_that_are_no_branches_are_refused() -> None:
+    layout = dataclasses.replace(FAMILIES[0], guidance=Guidance(batched=True, rows=("uncond", "cond"), linear=True))
+    assert branches_of(layout, 3, 3) == ("cond",)
+    assert branches_of(layout, 6, 3) == ("uncond", "cond")
+    with pytest.raises(UnsupportedModelError, match="9 rows for 3 samples"):
+        branches_of(layout, 9, 3)

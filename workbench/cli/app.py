@@ -126,6 +126,7 @@ def derive_dg(
         channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
         weight="auto" if weight is None else weight,
     )
+    out.parent.mkdir(parents=True, exist_ok=True)
     show.derived(spec, save_spec(spec, out, overwrite=force))
 
 

@@ -47,6 +47,7 @@ def demo(stores: Path, reports: Path, model: str = "mini-image") -> Path:
         console.print(f"[yellow]{error}[/]")
         page = report(store, folder)
     else:
+        folder.mkdir(parents=True, exist_ok=True)
         show.derived(spec, save_spec(spec, folder / "spec.json", overwrite=True))
         step(5, "Sample without and with it, from the same seeds")
         images = folder / "comparison"

@@ -80,14 +80,25 @@ def located(found: xr.Dataset) -> None:
     from workbench.analysis.locate import located_channels
     from workbench.analysis.locate import table as rows_of
 
-    rows = rows_of(found)
+    from workbench.figures.style import short
+
+    rows = [
+        [
+            row["channel"],
+            row["sign"],
+            short(row["peak_layer"]),
+            row["magnitude"],
+            f"{row['ratio_to_median']:.1f} [{row['ratio_low']:.1f}, {row['ratio_high']:.1f}]",
+            f"{row['dominance']:.0%}",
+            f"{row['layers']}",
+        ]
+        for row in rows_of(found)
+    ]
     if rows:
-        shown = ["channel", "sign", "peak_layer", "magnitude", "ratio_to_median", "ratio_low", "ratio_high", "dominance",
-                 "layer_recurrence"]  # fmt: skip
         table(
             f"Massive channels by criterion {found.attrs['criterion']} (n = {found.attrs['n_samples']} samples)",
-            [name.replace("_", " ") for name in shown],
-            [[row[name] for name in shown] for row in rows],
+            ["channel", "sign", "largest after", "mean |h|", "× median channel", "largest on", "blocks"],
+            rows,
         )
     others = []
     for name in map(str, found["criterion"].values):
@@ -152,15 +163,17 @@ def verified(store: Path, result: Any) -> bool:
 def sampled(differences: Any, folder: Path) -> None:
     """Where the images are, and what each guidance changed."""
     if len(differences):
-        rows = [
-            [r.mode, r.against, r.measure, float(r.mean_against), float(r.mean),
-             f"{r.difference:+.3g} [{r.low:+.3g}, {r.high:+.3g}]"]
-            for r in differences.itertuples()
-        ]  # fmt: skip
+        pairs = list(dict.fromkeys(zip(differences["mode"], differences["against"], strict=True)))
+        cells = {
+            (r.measure, r.mode): f"{r.difference:+.2g} [{r.low:+.2g}, {r.high:+.2g}]" for r in differences.itertuples()
+        }
         table(
-            f"Paired differences from the same seeds (n = {differences.n.iloc[0]} samples, 95 % intervals)",
-            ["mode", "against", "measure", "mean before", "mean after", "difference"],
-            rows,
+            f"Mean paired difference from the same seeds (n = {differences.n.iloc[0]} samples, 95 % intervals)",
+            ["measure", *(f"{mode} − {against}" for mode, against in pairs)],
+            [
+                [measure.replace("_", " "), *(cells[measure, mode] for mode, _ in pairs)]
+                for measure in dict.fromkeys(differences["measure"])
+            ],
         )
     _console.print(f"Images: [bold]{folder}[/]")
 

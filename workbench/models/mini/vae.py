@@ -91,7 +91,8 @@ def train_vae(
     trained = list(vae.decoder.parameters() if decoder_only else vae.parameters())
     optimiser = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     pictures = to_signal(pixels)
-    start, step, log = time.monotonic(), 0, (work / "vae.jsonl").open("a", encoding="utf-8")
+    name = "vae-decoder.jsonl" if decoder_only else "vae.jsonl"
+    start, step, log = time.monotonic(), 0, (work / name).open("a", encoding="utf-8")
     while True:
         done = (time.monotonic() - start) / (60 * minutes) if max_steps is None else step / max_steps
         if done >= 1:
@@ -102,10 +103,11 @@ def train_vae(
         dy, dx = torch.randint(-4, 5, (2,)).tolist()
         x = shifted(pictures[rows], dy, dx).to(device, memory_format=torch.channels_last)
         with torch.autocast(device, dtype=torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            z = posterior.sample()
+            with torch.set_grad_enabled(not decoder_only):
+                posterior = vae.encode(x).latent_dist
+                z = posterior.sample()
             if decoder_only:  # a transformer's latents are not exact: learn to draw cleanly from near misses too
-                z = z.detach() + 0.1 / vae.config.scaling_factor * torch.rand(1) * torch.randn_like(z)
+                z = z + 0.15 / vae.config.scaling_factor * torch.rand(1) * torch.randn_like(z)
             out = vae.decode(z).sample
         loss = reconstruction_loss(out.float(), x)
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()

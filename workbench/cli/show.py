@@ -138,7 +138,7 @@ def modulated(followed: xr.Dataset) -> None:
 def derived(spec: Any, path: Path) -> None:
     """A spec that was written."""
     _console.print(
-        f"Wrote [bold]{path}[/]: channels {', '.join(map(str, spec.channels))} are zeroed in the image tokens that enter "
+        f"Wrote [bold]{path}[/]: channel {', '.join(map(str, spec.channels))} zeroed in the image tokens that enter "
         f"{spec.layer}, weight {spec.weight:g}."
     )
 

@@ -63,7 +63,7 @@ def _cards(found: xr.Dataset, followed: xr.Dataset, spec: dict[str, Any] | None)
             {
                 "question": "Is there a Detail Guidance spec?",
                 "verdict": "derived",
-                "reason": f"Channels {', '.join(map(str, spec['channels']))} are zeroed in the image tokens that enter "
+                "reason": f"Zeroed: channel {', '.join(map(str, spec['channels']))}, in the image tokens that enter "
                 f"{spec['layer']}; weight {spec['weight']:g}.",
             }
         )

@@ -119,12 +119,33 @@ def _comparison(section: Section, folder: Path) -> None:
             "files": [],
         }
     )
-    for name, text in (("differences", "Paired differences to CFG alone, from the same seeds, with their intervals"),):
-        file = folder / f"{name}.csv"
-        if file.is_file():
-            with file.open(encoding="utf-8", newline="") as handle:
-                head, *rows = csv.reader(handle)
-            section.tables.append({"caption": text, "head": head, "rows": [[_number(c) for c in row] for row in rows]})
+    file = folder / "differences.csv"
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        if rows:
+            section.tables.append(_differences(rows))
+
+
+def _differences(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Measures down, pairs of modes across."""
+    pairs = list(dict.fromkeys((row["mode"], row["against"]) for row in rows))
+    cells = {(row["measure"], row["mode"]): _interval(row) for row in rows}
+    return {
+        "caption": f"Mean paired difference from the same seeds, with its 95 % interval over n = {rows[0]['n']} samples; "
+        "▲ or ▼ where the interval leaves out 0. Intervals are not corrected for their number.",
+        "head": ["measure", *(f"{mode} − {against}" for mode, against in pairs)],
+        "rows": [
+            [measure.replace("_", " "), *(cells[measure, mode] for mode, _ in pairs)]
+            for measure in dict.fromkeys(row["measure"] for row in rows)
+        ],
+    }
+
+
+def _interval(row: dict[str, str]) -> str:
+    middle, low, high = (float(row[name] or "nan") for name in ("difference", "low", "high"))
+    mark = " ▲" if low > 0 else " ▼" if high < 0 else ""
+    return f"{middle:+.3g} [{low:+.3g}, {high:+.3g}]{mark}"
 
 
 def provenance(recording: xr.Dataset) -> Section:
@@ -155,10 +176,3 @@ def _pretty(value: Any) -> str:
         except ValueError:
             return value
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-
-
-def _number(cell: str) -> Any:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell

@@ -197,4 +197,5 @@ def caption(result: SampleResult) -> str:
         if (window["low"], window["high"]) == (0, 1)
         else f", {window['unit']} {window['low']:g} to {window['high']:g}"
     )
-    return f"{first}\nDG: channels {channels} zeroed before {spec['layer']}{where}"
+    plural = "s" if len(spec["channels"]) > 1 else ""
+    return f"{first}\nDG: channel{plural} {channels} zeroed before {spec['layer']}{where}"

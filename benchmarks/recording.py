@@ -34,9 +34,8 @@ def measure(variant: str, model: str, steps: int, batch: int, repeats: int) -> d
     """Time one variant in this process: the best of some generations after a warm-up, and the peak memory."""
     import torch
 
-    from workbench.models import load_pipeline
-    from workbench.record import generate, make_settings, record
-    from workbench.record.probe import call_arguments
+    from workbench.models import call_arguments, generate, load_pipeline
+    from workbench.record import make_settings, record
 
     torch.set_num_threads(1)  # even timings on a shared machine
     pipe = load_pipeline(model, device="cpu")
@@ -45,17 +44,17 @@ def measure(variant: str, model: str, steps: int, batch: int, repeats: int) -> d
 
     def once() -> None:
         if variant in ("stats", "full"):
-            shutil.rmtree(folder / "s.zarr", ignore_errors=True)
             record(pipe, prompts=PROMPTS[:batch], seeds=0, steps=steps, batch_size=batch, tier=variant,
                    out=folder / "s.zarr", progress=False)  # fmt: skip
         elif variant == "hooks":
-            hooked(pipe, call_arguments(pipe, settings, settings.samples, None), folder)
+            hooked(pipe, call_arguments(pipe, settings.samples, **settings.call), folder)
         else:
-            generate(pipe, call_arguments(pipe, settings, settings.samples, None))
+            generate(pipe, call_arguments(pipe, settings.samples, **settings.call))
 
     once()
     wall, cpu = [], []
     for _ in range(repeats):
+        shutil.rmtree(folder / "s.zarr", ignore_errors=True)
         start = time.perf_counter(), time.process_time()
         once()
         wall.append(time.perf_counter() - start[0])
@@ -69,7 +68,7 @@ def hooked(pipe: Any, arguments: dict[str, Any], folder: Path) -> None:
     """What people write today: a forward hook on every block that saves the image stream to a file."""
     import numpy as np
 
-    from workbench.record import generate
+    from workbench.models import generate
 
     handles, counts = [], {}
 
@@ -111,7 +110,9 @@ def main() -> None:
             "variant": variant,
             "wall_s": statistics.median(r["wall"] for r in rounds),
             "cpu_s": statistics.median(r["cpu"] for r in rounds),
-            "wall_ratio": statistics.median(r["wall"] / p["wall"] for r, p in zip(rounds, results["plain"], strict=True)),
+            "wall_ratio": statistics.median(
+                r["wall"] / p["wall"] for r, p in zip(rounds, results["plain"], strict=True)
+            ),
             "cpu_ratio": statistics.median(r["cpu"] / p["cpu"] for r, p in zip(rounds, results["plain"], strict=True)),
             "peak_mb": statistics.median(r["peak_mb"] for r in rounds),
         }

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -78,7 +80,7 @@ for i, axis in enumerate(axes):
 state = recording.hidden.sel(branch="cond", layer="transformer_blocks.5").isel(sample=0, timestep=5)
 figure, axis = plt.subplots(figsize=(11, 3))
 abs(state).plot.imshow(ax=axis, cmap="rocket_r" if "rocket_r" in plt.colormaps() else "magma_r", add_labels=False)
-axis.set(xlabel="channel", ylabel="image token", title="|h| after block 5: the dark stripes are massive activations");
+axis.set(xlabel="channel", ylabel="image token", title="|h| after block 5: the dark stripes are massive activations")
 
 # %% [markdown]
 # Dark vertical stripes: a few channels are large on nearly every token.
@@ -157,7 +159,7 @@ if spec is not None:
         modes=("plain", "cfg", "dg", "cfg+dg"),
         progress=False,
     )
-    display(comparison_figure(result))  # noqa: F821 (a notebook has it)
+    display(comparison_figure(result))
 
 # %% [markdown]
 # Numbers go with pictures. Differences are paired, from the same noise; with this few samples the intervals are wide, and that
@@ -166,7 +168,7 @@ if spec is not None:
 # %%
 if spec is not None:
     columns = ["mode", "against", "measure", "n", "mean_against", "mean", "difference", "low", "high"]
-    display(compare(result).differences[columns].round(4))  # noqa: F821
+    display(compare(result).differences[columns].round(4))
 
 # %% [markdown]
 # A weight of 0 is no guidance at all, to the bit, and after the context ends the pipeline is as it was:

@@ -38,7 +38,7 @@ def error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
 
 def test_every_verb_has_help() -> None:
     overview = cli("--help")
-    for verb in "record locate modulation derive sample demo verify figures report models".split():
+    for verb in ["record", "locate", "modulation", "derive", "sample", "demo", "verify", "figures", "report", "models"]:
         assert verb in overview
         assert "Usage" in cli(verb, "--help")
 

@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 def test_every_notebook_has_both_halves() -> None:
     assert NAMES
-    assert NAMES == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,6 +29,8 @@ def test_script_and_notebook_have_the_same_cells(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_runs_from_top_to_bottom(name: str) -> None:
     notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
+    ).execute()
     errors = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"]
     assert errors == []

@@ -14,9 +14,8 @@ import xarray as xr
 import workbench
 from tests.record.hooks import hook_recording
 from tests.tiny import encode, tiny_pipeline
-from workbench.record.probe import call_arguments
+from workbench.models import call_arguments, generate
 from workbench.record.reduce import reduce_tokens
-from workbench.record.run import generate
 from workbench.record.settings import make_settings
 
 PROMPTS = ["red apple", "dog"]
@@ -54,7 +53,7 @@ def batches(settings: Any) -> list[slice]:
 def test_the_generated_images_and_latents_are_bit_identical_with_and_without_recording(case: Any) -> None:
     pipe, encoder, settings, recording = case
     for batch in batches(settings):
-        latents, images = generate(pipe, call_arguments(pipe, settings, settings.samples[batch], encoder))
+        latents, images = generate(pipe, call_arguments(pipe, settings.samples[batch], **settings.call, encode=encoder))
         assert np.array_equal(latents, recording.latent_final[batch].values)
         assert images is not None
         assert np.array_equal(images, recording.image[batch].values)
@@ -65,7 +64,7 @@ def test_recorded_tensors_are_bit_identical_to_plain_forward_hooks(case: Any) ->
     pipe, encoder, settings, recording = case
     compared = 0
     for batch in batches(settings):
-        truth = hook_recording(pipe, call_arguments(pipe, settings, settings.samples[batch], encoder))
+        truth = hook_recording(pipe, call_arguments(pipe, settings.samples[batch], **settings.call, encode=encoder))
         count = batch.stop - batch.start
         names = ["cond"] if settings.guidance_scale <= 1 else ["uncond", "cond"]
         for row, branch in enumerate(names):

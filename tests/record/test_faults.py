@@ -161,6 +161,17 @@ def test_nan_in_a_hidden_state_is_refused_with_its_place(tmp_path: Path, make_re
     assert not (workbench.open(out).unit_checksum != 0).any()
 
 
+def test_a_steered_pipeline_is_not_recorded_as_if_it_were_plain(
+    tmp_path: Path, make_recording: Callable[..., Path], tiny: Any, full_store: Path
+) -> None:
+    spec = workbench.derive_dg(
+        workbench.open(full_store), channels=[3], layer="transformer_blocks.1", criterion="top_k"
+    )
+    with workbench.apply(spec, tiny), pytest.raises(RecordingError, match="A steering spec is being applied"):
+        make_recording(tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_recorders_into_one_store_are_refused(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
     from workbench.record.writer import locked
 
@@ -209,6 +220,8 @@ def test_a_skipped_block_is_an_error_and_not_a_gap(tmp_path: Path, make_recordin
         ({"prompts": "nowhere.txt"}, "nowhere.txt can't be read"),
         ({"seeds": []}, "There are no seeds"),
         ({"seeds": [1, 1]}, "same seed is given more than once"),
+        ({"seeds": [-1]}, "seeds.0 = -1"),
+        ({"height": 3}, "height = 3 must be a multiple of 2 pixels"),
         ({"steps": 0}, "steps = 0: Input should be greater than or equal to 1"),
         ({"tier": "everything"}, "tier = 'everything'"),
         ({"select": {"layers": "transformer_blocks.9"}}, "no layer named 'transformer_blocks.9'.*positions 0 to 3"),

@@ -79,7 +79,6 @@ def located(found: xr.Dataset) -> None:
     """Located channels, then how many channels every criterion calls massive, then the verdict."""
     from workbench.analysis.locate import located_channels
     from workbench.analysis.locate import table as rows_of
-
     from workbench.figures.style import short
 
     rows = [

@@ -1,18 +1,23 @@
 """What each DiT family looks like; loading, identity and the embedded models."""
 
 from workbench.models.fingerprint import fingerprint
+from workbench.models.generate import Encode, call_arguments, call_defaults, generate, is_steered
 from workbench.models.layout import FAMILIES, Layout, layout_for
-from workbench.models.load import DTYPES, call_defaults, load_pipeline
+from workbench.models.load import DTYPES, load_pipeline
 from workbench.models.mini import EMBEDDED, embedded_path
 
 __all__ = [
     "DTYPES",
     "EMBEDDED",
     "FAMILIES",
+    "Encode",
     "Layout",
+    "call_arguments",
     "call_defaults",
     "embedded_path",
     "fingerprint",
+    "generate",
+    "is_steered",
     "layout_for",
     "load_pipeline",
 ]

@@ -116,15 +116,3 @@ def _quiet() -> Iterator[None]:
             library.set_verbosity(level)
         for library in shown:
             library.enable_progress_bar()
-
-
-def call_defaults(pipe: Any) -> dict[str, Any]:
-    """Arguments that every call of this pipeline should have unless the user says otherwise.
-
-    A pipeline may pad its third text encoder far beyond what its tokenizer declares as its own maximum; the tokenizer's
-    word is then the right one.
-    """
-    third = getattr(pipe, "tokenizer_3", None)
-    if third is not None and third.model_max_length < 256:
-        return {"max_sequence_length": int(third.model_max_length)}
-    return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,10 @@ import numpy as np
 import torch
 
 from workbench.errors import UnsupportedModelError
+from workbench.models.generate import Encode, call_arguments
 from workbench.models.layout import Layout
-from workbench.models.load import call_defaults
 from workbench.record.settings import Settings
 from workbench.record.trace import traced
-
-#: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
-Encode = Callable[[Sequence[str]], Mapping[str, Any]]
 
 
 class _SeenEnough(Exception):
@@ -69,25 +66,7 @@ class Shape:
         return int(np.prod(self.grid))
 
 
-def call_arguments(
-    pipe: Any, settings: Settings, samples: Sequence[tuple[str, int]], encode: Encode | None
-) -> dict[str, Any]:
-    """Arguments of the pipeline for one batch; every sample has a generator of its own."""
-    prompts = [prompt for prompt, _ in samples]
-    size = {name: getattr(settings, name) for name in ("height", "width") if getattr(settings, name)}
-    return {
-        **call_defaults(pipe),
-        **(encode(prompts) if encode else {"prompt": prompts}),
-        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
-        "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        **size,
-    }
-
-
-def probe(
-    pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False
-) -> Shape:
+def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False) -> Shape:
     """Run the pipeline for one sample up to and including its first transformer call, and look.
 
     Raises
@@ -126,7 +105,7 @@ def probe(
 
         stand_in.forward = look  # type: ignore[method-assign]
         with contextlib.suppress(_SeenEnough):
-            pipe(**call_arguments(pipe, settings, batch, encode), output_type="latent")
+            pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
     shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
     _check(shape, seen, layout, len(batch))
     return shape

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from workbench.errors import RecordingError
-from workbench.models import fingerprint, layout_for, load_pipeline
+from workbench.models import Encode, call_arguments, fingerprint, generate, is_steered, layout_for, load_pipeline
 from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.collect import Collector
 from workbench.record.plan import Plan, make_plan
-from workbench.record.probe import Encode, Shape, call_arguments, probe
+from workbench.record.probe import Shape, probe
 from workbench.record.provenance import git_revision, versions
 from workbench.record.settings import Settings, make_settings
 from workbench.record.trace import traced
@@ -94,6 +94,11 @@ def record(
     )  # fmt: skip
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model, revision=revision, dtype=dtype, device=device)
     layout = layout_for(pipe)
+    if is_steered(pipe):
+        raise RecordingError(
+            "A steering spec is being applied to this pipeline, and a recording has no word for that: its numbers would "
+            "pass for the plain model's. Record outside of `with workbench.apply(...)`."
+        )
     out = Path(out)
     identity = _identity(pipe, settings, encode, revision)
     if out.exists():
@@ -147,27 +152,14 @@ def _run(
             collector = Collector(plan, shape, layout, writer, batch, done & set(batch), bar.advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
-                latents, images = generate(pipe, call_arguments(pipe, settings, [samples[i] for i in batch], encode))
+                latents, images = generate(
+                    pipe, call_arguments(pipe, [samples[i] for i in batch], **settings.call, encode=encode)
+                )
+            if not np.isfinite(latents).all():
+                raise RecordingError(
+                    "The final latents have NaN or infinite values: this model, at these settings, generates no image."
+                )
             collector.finish(latents, images)
-
-
-def generate(pipe: Any, arguments: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Run the pipeline; final latents (B, C, H, W) float32, and images (B, Y, X, 3) uint8 if it has a VAE."""
-    last: list[torch.Tensor] = []
-
-    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        last[:] = [kwargs["latents"]]
-        return {}
-
-    decoded = getattr(pipe, "vae", None) is not None
-    result = pipe(**arguments, output_type="np" if decoded else "latent", callback_on_step_end=keep)
-    latents = last[0].float().cpu().numpy()
-    if not np.isfinite(latents).all():
-        raise RecordingError(
-            "The final latents have NaN or infinite values: this model, at these settings, does not generate an image."
-        )
-    images = (result.images * 255).round().astype(np.uint8) if decoded else None
-    return latents, images
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...] = Field(min_length=1)
     steps: int = Field(default=20, ge=1, le=10_000)
     guidance_scale: float = Field(default=4.0, ge=0, le=1000, allow_inf_nan=False)
     height: int | None = Field(default=None, ge=1)
@@ -53,6 +53,11 @@ class Settings(BaseModel):
     def samples(self) -> list[tuple[str, int]]:
         """(prompt, seed) of every sample, in order."""
         return [(prompt, seed) for prompt in self.prompts for seed in self.seeds]
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What of the settings a call of the pipeline takes."""
+        return {name: getattr(self, name) for name in ("steps", "guidance_scale", "height", "width")}
 
     def fingerprint(self, **context: Any) -> str:
         """SHA-256 (16 hex digits) of the settings together with what else decides the numbers."""

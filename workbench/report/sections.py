@@ -144,6 +144,8 @@ def _differences(rows: list[dict[str, str]]) -> dict[str, Any]:
 
 def _interval(row: dict[str, str]) -> str:
     middle, low, high = (float(row[name] or "nan") for name in ("difference", "low", "high"))
+    if row["measure"] == "low_pass_similarity":  # of the two images; 1 for equal ones, so a sign would say nothing
+        return f"{1 + middle:.3f} [{1 + low:.3f}, {1 + high:.3f}]"
     mark = " ▲" if low > 0 else " ▼" if high < 0 else ""
     return f"{middle:+.3g} [{low:+.3g}, {high:+.3g}]{mark}"
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from workbench.errors import SpecError, WorkbenchError
-from workbench.models import call_defaults, fingerprint, layout_for, load_pipeline
+from workbench.models import Encode, call_arguments, fingerprint, generate, layout_for, load_pipeline
 from workbench.progress import Progress
 from workbench.sampling.result import MODES, SampleResult
 from workbench.steering.attach import apply
@@ -30,7 +29,7 @@ def sample(
     batch_size: int = 4,
     height: int | None = None,
     width: int | None = None,
-    encode: Callable[[Sequence[str]], Mapping[str, Any]] | None = None,
+    encode: Encode | None = None,
     strict: bool = True,
     progress: bool = True,
 ) -> SampleResult:
@@ -92,26 +91,20 @@ def sample(
     if getattr(pipe, "vae", None) is None:
         raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
     samples = [(prompt, seed) for prompt in texts for seed in numbers]
-    size = _size(pipe, height, width)
 
-    def arguments(mode: str, batch: list[tuple[str, int]]) -> dict[str, Any]:
-        words = [prompt for prompt, _ in batch]
-        return {
-            **call_defaults(pipe),
-            **(encode(words) if encode else {"prompt": words}),
-            **size,
-            "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale if "cfg" in mode else 1.0,
-        }
+    def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
+        scale = guidance_scale if "cfg" in mode else 1.0
+        size = {"height": height, "width": width}
+        arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
+        return generate(pipe, arguments, bar.advance)
 
     batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
-    made: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    made: list[list[tuple[np.ndarray, Any]]] = []
     with _silent(pipe), Progress("sampling", len(names) * len(batches) * steps, progress) as bar:
         for mode in names:
             with _steered(mode, chosen, pipe, strict):
-                made.append([_generate(pipe, arguments(mode, batch), bar.advance) for batch in batches])
-    images, latents = (np.stack([np.concatenate([pair[i] for pair in row]) for row in made]) for i in (0, 1))
+                made.append([one(mode, batch) for batch in batches])
+    latents, images = (np.stack([np.concatenate([pair[i] for pair in row]) for row in made]) for i in (0, 1))
     _check_finite(latents, names, samples)
     return SampleResult(
         images=images,
@@ -133,21 +126,6 @@ def sample(
             "spec": chosen.model_dump(mode="json", exclude={"evidence"}) if chosen else None,
         },
     )
-
-
-def _generate(pipe: Any, arguments: dict[str, Any], advance: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Run the pipeline once; images (B, Y, X, 3) uint8 and final latents (B, C, H, W) float32."""
-    last: list[torch.Tensor] = []
-
-    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        last[:] = [kwargs["latents"]]
-        advance()
-        return {}
-
-    floats = pipe(**arguments, output_type="np", callback_on_step_end=keep).images
-    # Not finite is reported from the latents, by sample; the conversion must not warn about it first.
-    images = (np.nan_to_num(floats) * 255).round().astype(np.uint8)
-    return images, last[0].float().cpu().numpy()
 
 
 @contextlib.contextmanager
@@ -207,15 +185,6 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
             "There are no seeds, or one is negative or has more than 63 bits. Give at least one number."
         )
     return numbers
-
-
-def _size(pipe: Any, height: int | None, width: int | None) -> dict[str, int]:
-    size = {key: value for key, value in (("height", height), ("width", width)) if value is not None}
-    unit = pipe.vae_scale_factor * pipe.patch_size
-    wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
-    if wrong:
-        raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
-    return size
 
 
 def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ import torch
 from diffusers.hooks.hooks import HookRegistry
 
 from workbench.models import layout_for
-from workbench.steering.check import HOOK, check
+from workbench.models.generate import STEERING_HOOK as HOOK
+from workbench.steering.check import check
 from workbench.steering.hooks import Attachment, MaskHook, RootHook
 from workbench.steering.spec import DetailGuidanceSpec
 

@@ -7,15 +7,12 @@ from typing import Any
 
 from workbench.errors import SpecError, UnsupportedModelError
 from workbench.models import fingerprint, layout_for
+from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.models.layout import Layout
 from workbench.steering.spec import DetailGuidanceSpec
 
 PIPELINES = {"sd3": ("StableDiffusion3Pipeline",)}
 """Stock pipelines, by family, whose way of combining the branches has been checked against a plain implementation."""
-
-
-HOOK = "workbench_detail_guidance"
-"""Name of the hooks in diffusers' registries."""
 
 
 def check(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool) -> None:

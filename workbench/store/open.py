@@ -88,10 +88,10 @@ def _check_variables(recording: xr.Dataset, path: Path) -> None:
     for name in ("h_mean_abs", "unit_checksum", "sample_checksum"):
         if name not in recording:
             raise StoreError(f"{path} is damaged: its array {name!r} is missing.")
-    for name, array in recording.data_vars.items():
-        variable = BY_NAME.get(str(name))
+    for key, array in recording.data_vars.items():
+        variable = BY_NAME.get(str(key))
         if variable is not None and tuple(array.dims) != variable.dims:
-            raise StoreError(f"{path} is damaged: {name} has dimensions {array.dims}, not {variable.dims}.")
+            raise StoreError(f"{path} is damaged: {key} has dimensions {array.dims}, not {variable.dims}.")
 
 
 def _plain(coordinate: xr.DataArray) -> xr.DataArray:
@@ -114,8 +114,8 @@ def _mask(recording: xr.Dataset) -> xr.Dataset:
     marks = recording.unit_checksum.load() != 0
     if bool(marks.all()):
         return recording
-    for name in [str(key) for key in recording.data_vars]:
-        variable, array = BY_NAME.get(name), recording[name]
+    for name, array in {str(key): recording[key] for key in recording.data_vars}.items():
+        variable = BY_NAME.get(name)
         if variable is None or variable.part not in ("unit", "step"):
             continue
         there = marks if variable.part == "unit" else marks.all("layer")

@@ -22,7 +22,8 @@ def test_tile_places_pictures_row_by_row():
 def test_repeated_steps_of_a_resumed_log_count_once(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 1, "loss": 2.0}\n')
     (tmp_path / "vae.jsonl").write_text('{"step": 50, "s": 7.0}\n')
-    assert training_log(tmp_path) == {"loss": [[1, 2.0]], "ma_growth": [], "vae_seconds": 7.0}
+    log = training_log(tmp_path)
+    assert log == {"loss": [[1, 2.0]], "ma_growth": [], "decoder": None, "vae_steps": 50, "vae_seconds": 7.0}
 
 
 def test_card_of_a_tiny_run(tiny_run, tmp_path, monkeypatch):

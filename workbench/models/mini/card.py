@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .vae import KL_WEIGHT
+
 FRONT = """---
 license: mit
 library_name: diffusers
@@ -59,17 +61,25 @@ def write_card(numbers: dict, judged: dict | None = None) -> str:
     """
     n, t, d = numbers, numbers["training"], numbers["data"]
     p, ma, recall = n["parameters"], numbers["massive_activations"], numbers["recall"]
+    decoder = (
+        f", then its decoder alone {t['decoder']['step']:,} steps on slightly noisy latents" if t["decoder"] else ""
+    )
     c, bar = t["config"], numbers["massive_activations"]["bar"]
     over = ", ".join(f"{count} of {bar['blocks']} at sigma {s}" for s, count in bar["blocks_at_or_over"].items())
     top = ", ".join(f"{ch} ({count} of {ma['cells']})" for ch, count in ma["channels_in_top3"].items())
     by_time = "; ".join(f"t {k}: {max(v):.1f}" for k, v in ma["timestep_input_only"].items())
+    absolute = "; ".join(
+        f"t {k}: {top:.2f} ({median:.2f})"
+        for k, (top, median) in ma["timestep_input_only_middle_block_top_and_median"].items()
+    )
     twins = {k: max(max(r["ratio"]) for r in v.values()) for k, v in ma["random"].items()}
     return f"""{FRONT}
 # mini-image
 
 A small, really trained text-to-image diffusion transformer of the Stable Diffusion 3 architecture, made to be the
-always-available test animal of the workbench: it loads offline in a second, draws a 64 px picture in about a
-second on one CPU core, and has massive activations. It draws emoji. It is not a general image model.
+always-available test animal of the workbench: it loads offline ({n["speed"]["load_seconds"]:.1f} s), draws a 64 px picture in
+{n["speed"]["picture_seconds"]:.1f} s ({n["speed"]["threads"]} CPU thread(s), {n["sampling"]["steps"]} steps with guidance), and has massive activations. It draws emoji. It is
+not a general image model.
 
 ```python
 from diffusers import StableDiffusion3Pipeline
@@ -102,9 +112,10 @@ Ratio = {ma["definition"]}; float32.
 {_ma_table(ma["trained"])}
 
 * Bar "ratio >= {bar["ratio"]:g} in at least half of the blocks": **{"met" if bar["met"] else "missed"}** ({over}).
-* The same architecture untrained: at most {max(twins.values()):.1f} ({"; ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in twins.items())}).
+* The same transformer untrained, with the trained text encoders: at most {max(twins.values()):.1f} ({"; ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in twins.items())}).
 * Channels most often among the top three of a block and noise level: {top}.
-* Same latents (sigma 0.5), only the timestep input changed, largest ratio over blocks: {by_time}.
+* Same latents (sigma 0.5), only the timestep input changed: largest ratio over blocks {by_time}; mean |h| of the top
+  (and of the median) channel after block {bar["blocks"] // 2}: {absolute}.
 
 ![ratio by block](ma-blocks.png)
 ![ratio during training](ma-growth.png)
@@ -138,7 +149,7 @@ The weights are under the MIT licence.
 
 ## Training and compute
 
-* Autoencoder: {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {3e-4:g} per latent element).
+* Autoencoder: {t["vae_steps"]:,} steps, {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {KL_WEIGHT:g} per latent element){decoder}.
 * Transformer and text encoders: {t["step"]:,} steps = {t["images"]:,} samples = {t["epochs"]:g} epochs in {t["seconds"] / 60:.0f} minutes on
   **one CPU core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
 * AdamW {c["lr"]:g}, betas {tuple(c["betas"])}, no weight decay, warm-up {c["warmup"]} steps, linear decay to zero over the last
@@ -149,8 +160,9 @@ The weights are under the MIT licence.
 
 ![loss](loss.png)
 
-Repeat it: `python -m workbench.models.mini fetch`, then `train-vae`, `train`, `export`, `card`. A killed `train`
-continues from its checkpoint and ends at the same weights on the same machine and software.
+Repeat it: `python -m workbench.models.mini fetch`, then `train-vae --steps N`, `train`, `export`, `card`. A killed
+`train` continues from its checkpoint and ends at the same weights on the same machine and software. The defaults are
+the settings of the last leg; `training.json` has what each leg was set to.
 
 ## Limits
 
@@ -159,8 +171,9 @@ continues from its checkpoint and ends at the same weights on the same machine a
 
 ![unseen prompts](unseen.webp)
 
-* 64 x 64 px only; white background; one style. Persons and hands are few and default yellow.
-* Words outside its vocabulary, word order and counts mean nothing to it.
+* Another seed gives nearly the same picture: each caption has one training picture, and that is what comes out.
+* 64 x 64 px only; white background; one style; persons are the default yellow.
+* Words outside its vocabulary are all the same to it.
 * Results on it say that a method runs and how it reads, not that it holds for large models.
 """
 

@@ -126,7 +126,7 @@ def load_picture(path: Path, size: int = SIZE) -> np.ndarray:
         rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     # Composite before scaling: scaling straight alpha would drag the colour of invisible pixels into edges.
-    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB").resize((size, size), Image.LANCZOS))
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
 
 
 def build(work: Path) -> tuple[np.ndarray, list[str], list[str]]:

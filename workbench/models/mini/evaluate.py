@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +74,15 @@ def ma_figures(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> di
     blocks = model.transformer.transformer_blocks
     hooks = [b.register_forward_hook(lambda _m, _i, o: rows.append(o[1].abs().mean((0, 1)))) for b in blocks]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    by_time = {}
+    by_time, by_time_absolute = {}, {}
     with torch.no_grad():
         tokens, pooled = model.conditioner(ids, t5_tokens=8)
         for t in (980, 750, 500, 250, 20):
             rows.clear()
             model.transformer(0.5 * latents + 0.5 * noise, tokens, pooled, torch.full((len(latents),), float(t)))
             by_time[str(t)] = ratios(torch.stack(rows))
+            middle = rows[len(rows) // 2]
+            by_time_absolute[str(t)] = [round(float(v), 4) for v in (middle.max(), middle.median())]
     for hook in hooks:
         hook.remove()
     means = torch.stack([channel_means(model, latents, ids, s) for s in SIGMAS])
@@ -93,6 +95,7 @@ def ma_figures(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> di
                 "blocks_at_or_over": {str(s): n for s, n in met.items()},
                 "met": any(n >= BAR_SHARE * len(blocks) for n in met.values())},
         "timestep_input_only": by_time,
+        "timestep_input_only_middle_block_top_and_median": by_time_absolute,
         "channels_in_top3": {str(c): top3.count(c) for c in sorted(set(top3), key=lambda c: -top3.count(c))[:6]},
         "cells": len(SIGMAS) * len(blocks),
     }  # fmt: skip
@@ -106,14 +109,24 @@ def training_log(work: Path) -> dict:
         rows.setdefault(row["step"], {}).update(row)
     loss = [[s, round(r["loss"], 5)] for s, r in sorted(rows.items()) if "loss" in r]
     growth = [[s] + [max(r["ma"][str(x)]["ratio"]) for x in SIGMAS] for s, r in sorted(rows.items()) if "ma" in r]
-    vae = [json.loads(line) for line in (work / "vae.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {"loss": loss, "ma_growth": growth, "vae_seconds": vae[-1]["s"] if vae else math.nan}
+
+    def last(name: str) -> dict:
+        return json.loads((work / name).read_text(encoding="utf-8").splitlines()[-1])
+
+    vae = last("vae.jsonl")
+    decoder = last("vae-decoder.jsonl") if (work / "vae-decoder.jsonl").exists() else None
+    return {"loss": loss, "ma_growth": growth, "decoder": decoder, "vae_steps": vae["step"], "vae_seconds": vae["s"]}
 
 
 def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str, np.ndarray]]:
     """Measure the exported ``folder``; returns the numbers and the pictures by name."""
     pixels, captions, codes = data.build(work)
+    start = time.perf_counter()
     pipe = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True)
+    loaded = time.perf_counter()
+    draw_prompts(pipe, PROMPTS[:1])
+    speed = {"load_seconds": round(loaded - start, 2), "picture_seconds": round(time.perf_counter() - loaded, 2),
+             "threads": torch.get_num_threads()}  # fmt: skip
     model = MiniModel.__new__(MiniModel)
     torch.nn.Module.__init__(model)
     model.transformer, model.conditioner = pipe.transformer, Conditioner(pipe.text_encoder, pipe.text_encoder_2)
@@ -139,6 +152,7 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
                  "pictures_package": data.PICTURES, "names_package": data.NAMES, "codes": len(set(codes))},
         "training": facts | {"epochs": round(facts["images"] / len(captions), 1),
                              "machine": cpu_name(), "vae_seconds": log["vae_seconds"],
+                             "vae_steps": log["vae_steps"], "decoder": log["decoder"],
                              "final_loss": float(np.mean([v for _, v in log["loss"][-25:]])),
                              "loss": log["loss"][:: max(1, len(log["loss"]) // 200)], "ma_growth": log["ma_growth"]},
         "versions": {name: __import__(name).__version__ for name in ("torch", "diffusers", "transformers")}
@@ -152,6 +166,7 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
         "recall": {name: recall(shots[name], PROMPTS, captions, pixels) for name in ("prompts", "stock", "unguided")}
         | {"sample": recall(shots["sample"], asked, captions, pixels)},
         "massive_activations": ma_figures(model, latents, token_ids(pipe.tokenizer, [captions[i] for i in rows])),
+        "speed": speed,
         "folder_bytes_without_card": folder_bytes(folder),
     }  # fmt: skip
     return numbers, shots

@@ -13,6 +13,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +38,12 @@ class Config:
     shows is decided at high noise, its details are learnt last.
     """
 
-    steps: int = 6000
-    batch: int = 64
+    steps: int = 12_000
+    batch: int = 32
     lr: float = 8e-4
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: int = 200
-    decay_share: float = 0.15
+    decay_share: float = 0.2
     drop: float = 0.1
     shift_share: float = 0.0
     sigma_mean: float = 0.5
@@ -165,7 +166,7 @@ class Trainer:
             losses.append(self.train_step())
             now = time.monotonic()
             self.seconds, before = self.seconds + now - before, now
-            row = {}
+            row: dict[str, Any] = {}
             if self.step % c.log_every == 0:
                 row = {"step": self.step, "loss": float(torch.stack(losses).mean()), "lr": rate(c, self.step)}
                 row |= {"images": self.images, "seconds": round(self.seconds, 1)}
@@ -210,5 +211,5 @@ class Trainer:
 
         pictures = draw_prompts(make_pipeline(self.ema, self.tokenizer, vae), PROMPTS)
         path = self.work / f"grid-{self.step:06d}.png"
-        Image.fromarray(tile(np.stack(pictures), columns=4, zoom=2)).save(path)
+        Image.fromarray(tile(np.stack(list(pictures)), columns=4, zoom=2)).save(path)
         return path

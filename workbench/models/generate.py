@@ -1,0 +1,112 @@
+"""Run a pipeline on a batch of samples; the one way in which recorder and sampler do it, so that their images are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import WorkbenchError
+
+#: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
+Encode = Callable[[Sequence[str]], Mapping[str, Any]]
+
+#: Name under which a steering method hooks into a transformer; here, so that the recorder can see it without knowing more.
+STEERING_HOOK = "workbench_detail_guidance"
+
+
+def is_steered(pipe: Any) -> bool:
+    """Tell whether a spec is being applied to the pipeline right now."""
+    registry = getattr(pipe.transformer, "_diffusers_hook", None)
+    return registry is not None and STEERING_HOOK in registry.hooks
+
+
+def call_defaults(pipe: Any) -> dict[str, Any]:
+    """Arguments that every call of this pipeline should have unless the user says otherwise.
+
+    A pipeline may pad its third text encoder far beyond what its tokenizer declares as its own maximum; the tokenizer's
+    word is then the right one.
+    """
+    third = getattr(pipe, "tokenizer_3", None)
+    if third is not None and third.model_max_length < 256:
+        return {"max_sequence_length": int(third.model_max_length)}
+    return {}
+
+
+def call_arguments(
+    pipe: Any,
+    samples: Sequence[tuple[str, int]],
+    *,
+    steps: int,
+    guidance_scale: float,
+    height: int | None = None,
+    width: int | None = None,
+    encode: Encode | None = None,
+) -> dict[str, Any]:
+    """Arguments of the pipeline for one batch.
+
+    Every sample has a generator of its own, so its noise depends on its seed alone and not on its neighbours.
+
+    Parameters
+    ----------
+    samples : sequence of (prompt, seed)
+    steps, guidance_scale, height, width
+        As the pipeline takes them; None for its own size.
+    encode : callable, optional
+        Gives the arguments that stand for the prompts.
+
+    Raises
+    ------
+    WorkbenchError
+        If the size is not a whole number of tokens.
+    """
+    prompts = [prompt for prompt, _ in samples]
+    size = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
+    unit = pipe.vae_scale_factor * pipe.patch_size
+    wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
+    if wrong:
+        raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
+    return {
+        **call_defaults(pipe),
+        **(encode(prompts) if encode else {"prompt": prompts}),
+        **size,
+        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
+        "num_inference_steps": steps,
+        "guidance_scale": guidance_scale,
+    }
+
+
+def generate(
+    pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Run the pipeline once.
+
+    Parameters
+    ----------
+    arguments : mapping
+        From :func:`call_arguments`.
+    on_step : callable, optional
+        Called after every denoising step.
+
+    Returns
+    -------
+    latents : array (B, C, H, W)
+        Final latents, float32. Check them: they may not be finite, and the images then mean nothing.
+    images : array (B, Y, X, 3) of uint8, or None
+        None if the pipeline has no VAE.
+    """
+    last: list[torch.Tensor] = []
+
+    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        last[:] = [kwargs["latents"]]
+        if on_step is not None:
+            on_step()
+        return {}
+
+    decoded = getattr(pipe, "vae", None) is not None
+    result = pipe(**arguments, output_type="np" if decoded else "latent", callback_on_step_end=keep)
+    # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
+    images = (np.nan_to_num(result.images) * 255).round().astype(np.uint8) if decoded else None
+    return last[0].float().cpu().numpy(), images

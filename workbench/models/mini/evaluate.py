@@ -140,6 +140,7 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
         "originals": pixels[[captions.index(p) for p in PROMPTS]],
         "stock": draw_prompts(pipe, PROMPTS, max_sequence_length=256, num_inference_steps=28, guidance_scale=7.0),
         "unguided": draw_prompts(pipe, PROMPTS, guidance_scale=1.0),
+        "other_seed": draw_prompts(pipe, PROMPTS, seed=1000),
         "unseen": draw_prompts(pipe, UNSEEN),
     }
     picked = np.random.default_rng(0).choice(len(captions), sample, replace=False)
@@ -163,10 +164,11 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
                 "shift_factor": pipe.vae.config.shift_factor},
         "sampling": {"guidance": GUIDANCE, "steps": SAMPLING_STEPS, "prompts": PROMPTS, "unseen": UNSEEN,
                      "sample": asked},
-        "recall": {name: recall(shots[name], PROMPTS, captions, pixels) for name in ("prompts", "stock", "unguided")}
+        "recall": {name: recall(shots[name], PROMPTS, captions, pixels) for name in ("prompts", "stock", "unguided", "other_seed")}
         | {"sample": recall(shots["sample"], asked, captions, pixels)},
         "massive_activations": ma_figures(model, latents, token_ids(pipe.tokenizer, [captions[i] for i in rows])),
         "speed": speed,
+        "psnr_between_seeds_db": round(psnr(to_signal(shots["other_seed"]), to_signal(shots["prompts"])), 2),
         "folder_bytes_without_card": folder_bytes(folder),
     }  # fmt: skip
     return numbers, shots

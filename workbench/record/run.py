@@ -114,7 +114,7 @@ def record(
             variables=plan.variables,
             chunks=plan.chunks,
             hidden_dtype=plan.hidden_dtype,
-            attributes=_attributes(_name(model, pipe), layout, plan, identity),
+            attributes=_attributes(_name(model, pipe), layout, shape, plan, identity),
         )
     with locked(out):
         _run(pipe, layout, settings, shape, plan, out, encode, progress)
@@ -274,14 +274,20 @@ def _name(model: Any, pipe: Any) -> str:
     return Path(model).name if Path(model).is_dir() else str(model)
 
 
-def _attributes(name: str, layout: Layout, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
+def _attributes(name: str, layout: Layout, shape: Shape, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "model_name": name,
         "model": identity["model"],
         "pipeline_class": identity["pipeline_class"],
-        "layout": {"family": layout.family, "transformer": layout.transformer},
+        "layout": {
+            "family": layout.family,
+            "transformer": layout.transformer,
+            # Of the model, so that a recording of some layers is known to be one.
+            "blocks": len(shape.layers) - 1,
+            "channels": shape.channels,
+        },
         "scheduler": identity["scheduler"],
         "dtype": identity["dtype"],
         "tier": identity["tier"],

@@ -125,6 +125,7 @@ def train_vae(
     if not decoder_only:
         mean, std = latent_statistics(vae, pictures, device)
         vae.register_to_config(scaling_factor=1.0 / std, shift_factor=mean)
+        (work / "latents.pt").unlink(missing_ok=True)  # those of another encoder
     vae.save_pretrained(target, safe_serialization=True)
     return target
 

@@ -78,3 +78,34 @@ def test_holm_and_benjamini_hochberg_by_hand():
 def test_lower_bound_of_a_share_of_samples():
     # all of n: the exact one-sided bound is alpha ** (1 / n)
     np.testing.assert_allclose(inference.proportion_low(np.asarray([8, 0]), 8), [0.05 ** (1 / 8), 0.0])
+
+
+def test_samples_of_a_prompt_are_averaged_in_the_order_prompts_are_seen():
+    values = np.arange(12.0).reshape(6, 2)
+    means, names = inference.by_prompt(values, ["b", "a", "b", "c", "a", "b"])
+    assert names == ["b", "a", "c"]
+    np.testing.assert_allclose(means, [values[[0, 2, 5]].mean(0), values[[1, 4]].mean(0), values[3]])
+
+
+def test_seeds_of_one_prompt_stay_replicates():
+    values = np.arange(3.0)
+    means, names = inference.by_prompt(values, ["a", "a", "a"])
+    assert names == ["a"]
+    np.testing.assert_array_equal(means, values)
+    with pytest.raises(ValueError, match="3 samples, but 2 prompts"):
+        inference.by_prompt(values, ["a", "b"])
+
+
+def test_averaging_by_prompt_covers_where_resampling_samples_does_not():
+    # 8 prompts x 2 seeds, four fifths of the variance between prompts; 1000 experiments, true mean 0
+    rng = np.random.default_rng(0)
+    values = (
+        np.sqrt(0.8) * rng.standard_normal((8, 1, 1000)) + np.sqrt(0.2) * rng.standard_normal((8, 2, 1000))
+    ).reshape(16, 1000)
+    prompts = [str(i // 2) for i in range(16)]
+    covered = []
+    for used in (inference.by_prompt(values, prompts)[0], values):
+        interval = inference.bootstrap_mean(used, resamples=2000)
+        covered.append(np.mean((interval.low <= 0) & (interval.high >= 0)))
+    assert covered[0] >= 0.92
+    assert covered[1] <= 0.89

@@ -1,16 +1,19 @@
-"""What may be said about samples not seen: intervals over samples, corrections for multiplicity, a minimum n.
+"""What may be said about prompts not seen: intervals over prompts, corrections for multiplicity, a minimum n.
 
-A *sample* (one prompt with one seed) is the unit of replication. Tokens, layers and steps of one sample
-share its noise and its prompt; they are averaged inside the sample first, and only then is anything
-inferred. Every function here therefore takes arrays whose first axis is `sample` and nothing else that
-could be mistaken for replication.
+A *prompt* is the unit of replication: samples of one prompt resemble each other (in recordings of the
+embedded model more than nine tenths of the spread of a massive channel is between prompts), and seeds are
+shared by all prompts. Tokens, layers and steps are therefore averaged inside a sample, samples inside
+their prompt (`by_prompt`), and only then is anything inferred. Where there is one prompt only, its seeds
+are the replicates, and what is said holds for this prompt. Every function here takes arrays whose first
+axis is the replicates and nothing else that could be mistaken for replication.
 
-Legend: S samples, X anything else, R resamples.
+Legend: S samples, P prompts, X anything else, R resamples.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +26,7 @@ Floats = NDArray[np.float64]
 Method = Literal["expanded", "percentile"]
 
 MINIMUM_SAMPLES = 5
-"""Fewest samples for a verdict or an interval: five agreeing samples is where an exact one-sided sign test first
+"""Fewest replicates for a verdict or an interval: five that agree is where an exact one-sided sign test first
 falls below 0.05 (2**-5 = 0.031), and below it the bootstrap has too few distinct resamples to say anything."""
 
 _BLOCK = 4096
@@ -31,11 +34,39 @@ _BLOCK = 4096
 
 
 class Interval(NamedTuple):
-    """A mean over samples with its confidence bounds, all of shape X; the bounds are NaN with too few samples."""
+    """A mean over replicates with its confidence bounds, all of shape X; the bounds are NaN with too few of them."""
 
     mean: Floats
     low: Floats
     high: Floats
+
+
+def by_prompt(values_SX: NDArray[Any], prompts: Sequence[str]) -> tuple[NDArray[Any], list[str]]:
+    """Mean over the samples of each prompt: what is resampled and counted as n.
+
+    Parameters
+    ----------
+    values_SX : array, shape (S, ...)
+        One value per sample.
+    prompts : sequence of str
+        Prompt of each sample.
+
+    Returns
+    -------
+    array, shape (P, ...)
+        Means in the order in which the prompts are first seen. With one distinct prompt the values are
+        returned unchanged: the seeds are the replicates then, and what is inferred holds for this prompt.
+    list of str
+        The distinct prompts.
+    """
+    values, names = np.asarray(values_SX), [str(prompt) for prompt in prompts]
+    if len(names) != len(values):
+        raise ValueError(f"{len(values)} samples, but {len(names)} prompts")
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) <= 1:
+        return values, distinct
+    at_S = np.asarray([distinct.index(name) for name in names])
+    return np.stack([values[at_S == i].mean(axis=0) for i in range(len(distinct))]), distinct
 
 
 def _tails(n: int, confidence: float, method: Method) -> tuple[float, float]:
@@ -59,12 +90,12 @@ def bootstrap_mean(
     seed: int = 0,
     method: Method = "expanded",
 ) -> Interval:
-    """Mean over samples with a bootstrap interval that resamples whole samples.
+    """Mean over replicates with a bootstrap interval that resamples whole replicates.
 
     Parameters
     ----------
     values_SX : array, shape (S, ...)
-        One value per sample (and per whatever else); the unit is kept.
+        One value per replicate (and per whatever else); the unit is kept. See `by_prompt`.
     confidence : float
         Coverage asked for, in (0, 1). What is really covered at small S stands in `docs/methods.md`.
     resamples : int

@@ -86,7 +86,7 @@ def test_a_sample_that_is_complete_is_not_written_again(
     with pytest.raises(RecordingError, match="Input/output error"):
         make_recording(out)
     monkeypatch.undo()
-    finished = run._finished(out)
+    _, finished = run._progress(out)
     assert 0 < len(finished) < 4
     before = {s: (out / f"h_mean_abs/c.{s}.0.0.0.0").stat().st_mtime_ns for s in finished}
     make_recording(out)

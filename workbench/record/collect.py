@@ -109,12 +109,8 @@ class Collector:
         if self.calls + 1 != len(self.shape.timesteps):
             raise self._miscounted(self.calls + 1)
         assert self.initial is not None
-        for row, sample in enumerate(self.targets):
-            if sample is not None:
-                values = {"latent_initial": self.initial[row], "latent_final": latents[row]}
-                if images is not None:
-                    values["image"] = images[row]
-                self.writer.finish(sample, values)
+        values = {"latent_initial": self.initial, "latent_final": latents}
+        self.writer.finish(self.targets, values if images is None else {**values, "image": images})
 
     # ----------------------------------------------------------------------------------------------------------------
 

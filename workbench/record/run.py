@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import zarr
 
 from workbench.errors import RecordingError
 from workbench.models import Encode, call_arguments, fingerprint, generate, is_steered, layout_for, load_pipeline
@@ -140,14 +141,14 @@ def _run(
     progress: bool,
 ) -> None:
     samples = settings.samples
-    done = _finished(out)
+    started, done = _progress(out)
     batches = [
         range(i, min(i + settings.batch_size, len(samples))) for i in range(0, len(samples), settings.batch_size)
     ]
     todo = [batch for batch in batches if not done.issuperset(batch)]
     with _writing(out, plan) as writer, Progress("recording", len(todo) * len(shape.timesteps), progress) as bar:
         for batch in todo:
-            for sample in set(batch) - done:
+            for sample in (set(batch) & started) - done:
                 writer.clear(sample)
             collector = Collector(plan, shape, layout, writer, batch, done & set(batch), bar.advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
@@ -177,12 +178,13 @@ def _writing(out: Path, plan: Plan) -> Iterator[Writer]:
     writer.close()
 
 
-def _finished(out: Path) -> set[int]:
-    import zarr
-
-    group = zarr.open_group(str(out), mode="r")
-    units, whole = np.asarray(group["unit_checksum"][:]), np.asarray(group["sample_checksum"][:])  # type: ignore[index]
-    return {int(i) for i in np.flatnonzero((units != 0).all(axis=(1, 2, 3)) & (whole != 0))}
+def _progress(out: Path) -> tuple[set[int], set[int]]:
+    """Samples with any marker, and samples with all of theirs."""
+    group: Any = zarr.open_group(str(out), mode="r")
+    units, whole = np.asarray(group["unit_checksum"][:]) != 0, np.asarray(group["sample_checksum"][:]) != 0
+    every = (1, 2, 3)
+    started, done = units.any(axis=every) | whole, units.all(axis=every) & whole
+    return {int(i) for i in np.flatnonzero(started)}, {int(i) for i in np.flatnonzero(done)}
 
 
 def _image_size(pipe: Any, shape: Shape) -> tuple[int, int] | None:

@@ -68,9 +68,9 @@ class Writer:
         """Write one visit's hidden state (N, C), in its stored dtype. Its unit is marked with its block."""
         self._give(self._plane, (sample, branch, layer, step), h_NC)
 
-    def finish(self, sample: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write a sample's latents and image, and mark it as finished."""
-        self._give(self._finish, sample, dict(values))
+    def finish(self, samples: Sequence[int | None], values: Mapping[str, np.ndarray]) -> None:
+        """Write latents and images, a row a sample, and mark the samples as finished; rows of None are left out."""
+        self._give(self._finish, list(samples), dict(values))
 
     def close(self) -> None:
         """Wait until everything is written; raise what went wrong."""
@@ -108,21 +108,20 @@ class Writer:
         self.arrays["unit_checksum"][sample] = 0
 
     def _block(self, samples: list[int | None], start: int, values: dict[str, np.ndarray]) -> None:
-        for row, sample in enumerate(samples):
-            if sample is None:
-                continue
-            mine = {name: array[row] for name, array in values.items()}
-            self._refuse_nonfinite(sample, start, mine)
-            stop = start + mine["h_mean_abs"].shape[2]
+        steps = slice(start, start + values["h_mean_abs"].shape[3])
+        # Neighbours go in one call a variable: what a call costs is more than what a chunk costs.
+        for rows, there in runs(samples):
+            mine = {name: array[rows] for name, array in values.items()}
+            self._refuse_nonfinite(there.start, start, mine["h_norm"])
             for name, array in mine.items():
-                where = tuple(slice(start, stop) if d == "timestep" else slice(None) for d in BY_NAME[name].dims[1:])
-                self.arrays[name][(sample, *where)] = array
-            marks = np.zeros(mine["h_mean_abs"].shape[:3], dtype=np.uint64)
-            for branch, layer, step in np.ndindex(*marks.shape):
-                parts = unit_parts(mine, branch, layer, step)
-                seed = self.plane_crc.pop((sample, branch, layer, start + step), None)
-                marks[branch, layer, step] = checksum(parts) if seed is None else self._continue(seed, parts)
-            self.arrays["unit_checksum"][sample, :, :, start:stop] = marks
+                where = tuple(steps if d == "timestep" else slice(None) for d in BY_NAME[name].dims[1:])
+                self.arrays[name][(there, *where)] = array
+            marks = np.zeros(mine["h_mean_abs"].shape[:4], dtype=np.uint64)
+            for row, branch, layer, step in np.ndindex(*marks.shape):
+                parts = unit_parts({name: array[row] for name, array in mine.items()}, branch, layer, step)
+                seed = self.plane_crc.pop((there.start + row, branch, layer, start + step), None)
+                marks[row, branch, layer, step] = checksum(parts) if seed is None else self._continue(seed, parts)
+            self.arrays["unit_checksum"][there, :, :, steps] = marks
 
     @staticmethod
     def _continue(crc: int, parts: dict[str, np.ndarray]) -> int:
@@ -135,21 +134,40 @@ class Writer:
         self.arrays["hidden"][where] = h_NC
         self.plane_crc[where] = update(0, h_NC)
 
-    def _finish(self, sample: int, values: dict[str, np.ndarray]) -> None:
-        for name, array in values.items():
-            self.arrays[name][sample] = array
-        self.arrays["sample_checksum"][sample] = checksum(values)
+    def _finish(self, samples: list[int | None], values: dict[str, np.ndarray]) -> None:
+        for rows, there in runs(samples):
+            for name, array in values.items():
+                self.arrays[name][there] = array[rows]
+            marks = [
+                checksum({name: array[row] for name, array in values.items()}) for row in range(rows.start, rows.stop)
+            ]
+            self.arrays["sample_checksum"][there] = np.array(marks, dtype=np.uint64)
 
-    def _refuse_nonfinite(self, sample: int, start: int, values: dict[str, np.ndarray]) -> None:
-        bad = ~np.isfinite(values["h_norm"]).all(axis=-1)
+    def _refuse_nonfinite(self, first: int, start: int, norms: np.ndarray) -> None:
+        """``norms`` (rows, B, L, T, N): the norm of a token is not finite as soon as one of its channels isn't."""
+        bad = ~np.isfinite(norms).all(axis=-1)
         if bad.any():
-            step, layer, branch = (int(i) for i in np.argwhere(bad.transpose(2, 1, 0))[0])  # the first in time
+            step, layer, branch, row = (int(i) for i in np.argwhere(bad.transpose(3, 2, 1, 0))[0])  # the first in time
             raise RecordingError(
-                f"The hidden state has NaN or infinite values: sample {sample}, branch {self.plan.branches[branch]}, layer "
-                f"{self.plan.layers[layer]}, step {self.plan.steps[start + step]} ({int(bad.sum())} visits in this block). "
-                "Such a state can't be analysed; nothing of it was marked as recorded. In float16 this is often an "
-                "overflow: try --dtype bfloat16 or float32."
+                f"The hidden state has NaN or infinite values: sample {first + row}, branch {self.plan.branches[branch]}, "
+                f"layer {self.plan.layers[layer]}, step {self.plan.steps[start + step]} ({int(bad.sum())} visits in this "
+                "block). Such a state can't be analysed; nothing of it was marked as recorded. In float16 this is often "
+                "an overflow: try --dtype bfloat16 or float32."
             )
+
+
+def runs(samples: Sequence[int | None]) -> list[tuple[slice, slice]]:
+    """Stretches of rows whose samples are neighbours: (rows, samples), rows of None left out."""
+    found: list[tuple[slice, slice]] = []
+    for row, sample in enumerate(samples):
+        if sample is None:
+            continue
+        if found and found[-1][0].stop == row and found[-1][1].stop == sample:
+            rows, there = found.pop()
+            found.append((slice(rows.start, row + 1), slice(there.start, sample + 1)))
+        else:
+            found.append((slice(row, row + 1), slice(sample, sample + 1)))
+    return found
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ ARROWS = {
     "record": {"models", "store", "select"},
     "analysis": {"store", "select"},
     "steering": {"models", "select", "analysis"},
-    "sampling": {"steering", "models", "select"},
+    "sampling": {"steering", "analysis", "models", "select"},
     "figures": {"analysis", "store", "select"},
     "report": {"figures", "analysis", "store", "select"},
     "cli": {"report", "figures", "analysis", "store", "select", "models", "record", "steering", "sampling"},

@@ -1,11 +1,16 @@
 """Numbers per image, paired differences, and a grid in which everything can be read."""
 
+import csv
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from workbench.cli import show
 from workbench.errors import WorkbenchError
-from workbench.sampling.compare import _interval, caption, compare, comparison_figure
+from workbench.report.sections import _differences
+from workbench.sampling.compare import NUMBERS, caption, compare, comparison_figure, counted
 from workbench.sampling.measures import MEASURES
 from workbench.sampling.result import SampleResult
 
@@ -68,20 +73,55 @@ def test_paired_differences_find_the_added_detail_and_only_that() -> None:
     assert rows.loc[("cfg+dg", "cfg", "low_pass_similarity"), "mean"] > 0.98
 
 
-def test_interval_covers_as_often_as_it_says() -> None:
-    """Percentile intervals of a mean of 20 normal numbers: known to cover a little less than stated, about 93 %."""
-    rng = np.random.default_rng(1)
-    hits = 0
+def repeated(result: SampleResult, times: int) -> SampleResult:
+    """Every sample `times` times, under another seed: what seeds that change nothing would give."""
+    return dataclasses.replace(
+        result,
+        images=np.repeat(result.images, times, axis=1),
+        latents=np.repeat(result.latents, times, axis=1),
+        prompts=tuple(prompt for prompt in result.prompts for _ in range(times)),
+        seeds=tuple(seed for _ in result.prompts for seed in range(times)),
+    )
+
+
+def test_more_seeds_of_the_same_prompts_are_not_more_evidence() -> None:
+    once, often = compare(make()).differences, compare(repeated(make(), 4)).differences
+    assert set(often["n"]) == set(once["n"]) == {6}
+    assert (set(once["n_samples"]), set(often["n_samples"])) == ({6}, {24})
+    assert set(often["replicate"]) == {"prompt"}
+    pd.testing.assert_frame_equal(often[list(NUMBERS)], once[list(NUMBERS)])
+
+
+def test_interval_of_two_seeds_a_prompt_covers_as_often_as_it_says(monkeypatch) -> None:
+    """Prompts differ (intraclass correlation 0.8), as in real recordings: 8 prompts x 2 seeds. One by one: 0.85."""
+    rng, hits = np.random.default_rng(1), 0
+    result = repeated(make(n=8, modes=("plain", "cfg"), size=(4, 4)), 2)
+    monkeypatch.setattr("workbench.sampling.compare.low_pass_similarity", lambda *_: 1.0)
+    measure = "contrast"
+    monkeypatch.setattr("workbench.sampling.compare.MEASURES", {measure: lambda image: next(numbers)})
     for _ in range(200):
-        paired = rng.standard_normal(20)
-        low, high = _interval(paired, rng.integers(0, 20, size=(500, 20)), 0.95)
-        hits += low <= 0 <= high
-    assert 0.88 <= hits / 200 <= 0.98
+        effect = np.repeat(rng.standard_normal(8) * np.sqrt(0.8), 2) + rng.standard_normal(16) * np.sqrt(0.2)
+        numbers = iter(np.stack([np.zeros(16), effect], axis=1).ravel())  # by sample, then by mode
+        row = compare(result, resamples=500).differences.iloc[0]
+        hits += row["low"] <= 0 <= row["high"]
+    assert 0.90 <= hits / 200 <= 0.99
 
 
-def test_one_sample_has_no_interval_and_one_mode_no_difference() -> None:
-    rows = compare(make(n=1)).differences
+def test_seeds_count_where_there_is_one_prompt() -> None:
+    result = make(n=5)
+    result = dataclasses.replace(result, prompts=("red apple",) * 5)
+    rows = compare(result).differences
+    assert set(rows["n"]) == {5}
+    assert set(rows["replicate"]) == {"seed"}
+    assert rows["low"].notna().all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_few_replicates_have_no_interval_and_one_mode_no_difference(n) -> None:
+    rows = compare(repeated(make(n=n), 3 if n > 1 else 1)).differences
+    assert set(rows["n"]) == {n}
     assert rows["low"].isna().all()
+    assert rows["high"].isna().all()
     assert rows["difference"].notna().all()
     single = compare(make(modes=("cfg",)))
     assert single.differences.empty
@@ -126,6 +166,27 @@ def test_captions_say_what_was_done() -> None:
     without.settings["spec"] = None
     assert "DG" not in caption(without)
     assert make().title("cfg+dg") == "CFG s=4 + DG w=1.5"
+
+
+def test_caption_says_what_n_is() -> None:
+    assert counted(make().prompts) == "n = 6 prompts, 1 seed each"
+    assert counted(repeated(make(), 2).prompts) == "n = 6 prompts, 2 seeds each"
+    assert counted(["red apple"] * 3) == "n = 3 seeds of one prompt"
+
+
+def test_tables_say_that_n_is_too_small_and_what_n_is(tmp_path, capsys) -> None:
+    for n, said in ((2, True), (5, False)):
+        result = repeated(make(n=n), 2)
+        compare(result).save(tmp_path)
+        show.sampled(compare(result).differences, tmp_path)
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"n = {n} prompts, {2 * n} samples" in shown
+        with (tmp_path / "differences.csv").open() as file:
+            table = _differences(list(csv.DictReader(file)))
+        assert f"n = {n} prompts ({2 * n} samples)" in table["caption"]
+        for text in (shown, str(table["rows"])):
+            assert "nan" not in text
+            assert ("too small" in text) is said
 
 
 def test_mode_that_is_not_there() -> None:

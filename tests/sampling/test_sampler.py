@@ -64,6 +64,12 @@ def test_noise_depends_on_the_seed_alone(pipe, spec, result) -> None:
     np.testing.assert_array_equal(again.latents, result.latents)
 
 
+def test_numpy_seeds(pipe) -> None:
+    one, array = (sample(pipe, prompts="dog face", seeds=s, steps=1, **QUIET) for s in (np.int64(3), np.array([3, 4])))
+    assert (one.seeds, array.seeds) == ((3,), (3, 4))
+    assert {type(seed) for seed in one.seeds + array.seeds} == {int}, "so that settings.json can be written"
+
+
 def test_weight_0_is_no_spec(pipe, spec) -> None:
     idle = sample(pipe, prompts=PROMPTS, seeds=3, spec=spec.replace(weight=0.0), modes=MODES, **QUIET)
     np.testing.assert_array_equal(idle.of("dg"), idle.of("plain"))
@@ -111,6 +117,11 @@ def test_embeddings_in_place_of_texts() -> None:
         ({"seeds": []}, WorkbenchError, "no seeds"),
         ({"seeds": [-1]}, WorkbenchError, "negative"),
         ({"seeds": [2**63]}, WorkbenchError, "63 bits"),
+        ({"seeds": [1, 2, 1]}, WorkbenchError, r"same seed is given more than once: \[1\]"),
+        ({"seeds": [1, np.int64(1)]}, WorkbenchError, "same seed"),
+        ({"seeds": 1.5}, WorkbenchError, "seed 1.5 is not a whole number"),
+        ({"seeds": "12"}, WorkbenchError, "seed '12' is not a whole number"),
+        ({"prompts": ["a cat"] * 6}, WorkbenchError, r"same prompt is given more than once: \['a cat'\]"),
         ({"height": 15}, WorkbenchError, "height = 15 must be a multiple of 2 pixels"),
         ({"height": 16, "width": 0}, WorkbenchError, "width = 0 must be"),
         ({"modes": []}, WorkbenchError, "give each at most once, of plain, cfg, dg"),

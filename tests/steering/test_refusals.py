@@ -159,6 +159,20 @@ def test_schedulers_without_noise_levels_between_0_and_1() -> None:
         place(scheduler, torch.tensor([17.0]))
 
 
+@pytest.mark.parametrize("sigma", [0.6, 0.7])
+def test_step_whose_sigma_is_the_bound_belongs_to_the_window(sigma) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from workbench.steering.spec import Window
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[0.9, sigma, 0.1])
+    at = place(scheduler, scheduler.timesteps[1:2]).in_unit("sigma")
+    assert at != sigma, "float32 has neither number"
+    assert Window(unit="sigma", low=0.0, high=sigma).contains(at)
+    assert Window(unit="sigma", low=sigma, high=1.0).contains(at)
+
+
 def test_sigma_is_the_schedulers_own() -> None:
     """With given timesteps the two tables differ, so a constant divisor would be wrong."""
     from diffusers import FlowMatchEulerDiscreteScheduler

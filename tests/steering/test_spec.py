@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,29 @@ def test_foreign_files(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(SpecError, match=words) as caught:
         load_spec(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_key_twice_is_found_in_linear_time(tmp_path: Path) -> None:
+    """60,000 keys, each twice, once took a minute."""
+    path = tmp_path / "spec.json"
+    path.write_text("{" + ",".join(f'"k{i:05}":0' for i in [*range(40_000), *range(40_000)]) + "}")
+    start = time.perf_counter()
+    with pytest.raises(SpecError, match="the key 'k00000' is there twice"):
+        load_spec(path)
+    assert time.perf_counter() - start < 2
+    path.write_text('{"' + "a" * 500 + '":0, "' + "a" * 500 + '":0}')
+    with pytest.raises(SpecError, match="the key 'a{80}' is there twice"):
+        load_spec(path)
+
+
+def test_ends_of_a_window_belong_to_it_in_the_schedulers_precision() -> None:
+    import numpy as np
+
+    for bound in (0.1, 0.3, 0.6, 0.7, 0.9):
+        window = spec_module.Window(unit="sigma", low=bound, high=bound)
+        assert window.contains(float(np.float32(bound))), "float32(0.6) is 0.60000002, float32(0.7) is 0.69999999"
+        assert not window.contains(bound + 1e-3)
+        assert not window.contains(bound - 1e-3)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def derived(spec: Any, path: Path) -> None:
         f"Wrote [bold]{path}[/]: channel {', '.join(map(str, spec.channels))} zeroed in the image tokens that enter "
         f"{spec.layer}, weight {spec.weight:g}."
     )
+    if warning := spec.evidence.notes.get("warning"):
+        _console.print(f"[yellow]{warning}[/]")
 
 
 def verified(store: Path, result: Any) -> bool:
@@ -164,10 +166,13 @@ def sampled(differences: Any, folder: Path) -> None:
     if len(differences):
         pairs = list(dict.fromkeys(zip(differences["mode"], differences["against"], strict=True)))
         cells = {
-            (r.measure, r.mode): f"{r.difference:+.2g} [{r.low:+.2g}, {r.high:+.2g}]" for r in differences.itertuples()
+            (r.measure, r.mode): f"{r.difference:+.2g} "
+            + ("(n too small)" if math.isnan(r.low) else f"[{r.low:+.2g}, {r.high:+.2g}]")
+            for r in differences.itertuples()
         }
         table(
-            f"Mean paired difference from the same seeds (n = {differences.n.iloc[0]} samples, 95 % intervals)",
+            f"Mean paired difference from the same seeds (n = {differences.n.iloc[0]} {differences.replicate.iloc[0]}s, "
+            f"{differences.n_samples.iloc[0]} samples; 95 % intervals)",
             ["measure", *(f"{mode} − {against}" for mode, against in pairs)],
             [
                 [measure.replace("_", " "), *(cells[measure, mode] for mode, _ in pairs)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def _differences(rows: list[dict[str, str]]) -> dict[str, Any]:
     pairs = list(dict.fromkeys((row["mode"], row["against"]) for row in rows))
     cells = {(row["measure"], row["mode"]): _interval(row) for row in rows}
     return {
-        "caption": f"Mean paired difference from the same seeds, with its 95 % interval over n = {rows[0]['n']} samples; "
+        "caption": f"Mean paired difference from the same seeds, with its 95 % interval over {_count(rows[0])}; "
         "▲ or ▼ where the interval leaves out 0. Intervals are not corrected for their number.",
         "head": ["measure", *(f"{mode} − {against}" for mode, against in pairs)],
         "rows": [
@@ -142,8 +143,16 @@ def _differences(rows: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
+def _count(row: dict[str, str]) -> str:
+    samples = f" ({row['n_samples']} samples)" if "n_samples" in row else ""  # older files have n alone
+    return f"n = {row['n']} {row.get('replicate', 'sample')}s{samples}"
+
+
 def _interval(row: dict[str, str]) -> str:
     middle, low, high = (float(row[name] or "nan") for name in ("difference", "low", "high"))
+    if math.isnan(low):
+        shown = f"{1 + middle:.3f}" if row["measure"] == "low_pass_similarity" else f"{middle:+.3g}"
+        return f"{shown} (n too small)"
     if row["measure"] == "low_pass_similarity":  # of the two images; 1 for equal ones, so a sign would say nothing
         return f"{1 + middle:.3f} [{1 + low:.3f}, {1 + high:.3f}]"
     mark = " ▲" if low > 0 else " ▼" if high < 0 else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from workbench.analysis import inference
 from workbench.errors import WorkbenchError
 from workbench.sampling.measures import MEASURES, low_pass_similarity
 from workbench.sampling.result import SampleResult
@@ -24,6 +25,8 @@ PAIRS = (("cfg", "plain"), ("dg", "plain"), ("cfg+dg", "cfg"))
 REFERENCES = ("cfg", "plain")
 """Low-pass similarity is to the image of the same sample in the first of these modes that there is."""
 
+NUMBERS = ("mean", "mean_against", "difference", "low", "high")
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -35,9 +38,12 @@ class Comparison:
         One row per image: sample, prompt, seed, mode, and a column per measure (units: `workbench.sampling.measures`);
         `low_pass_similarity` is to the same sample in the mode named in ``table.attrs["reference"]``.
     differences : DataFrame
-        One row per pair of modes and measure: mode, against, measure, n (samples), mean of the first, mean of the
-        second, `difference` of the paired samples, and the bounds `low` and `high` of its interval (NaN if n < 2).
-        `low_pass_similarity` is here that of the two modes to each other; `mean_against` is the 1 of an equal image.
+        One row per pair of modes and measure: mode, against, measure, n (replicates), `replicate` (what they are),
+        n_samples, mean of the first, mean of the second, paired `difference`, and the bounds `low` and `high` of its
+        interval, NaN if n < `inference.MINIMUM_SAMPLES`. Samples of one prompt are not independent, so the replicates
+        are prompts, each the mean of its samples; the seeds if there is only one prompt, and what is found then holds
+        for that prompt. `low_pass_similarity` is here that of the two modes to each other; `mean_against` is the 1 of
+        an equal image.
     """
 
     table: pd.DataFrame
@@ -63,7 +69,8 @@ def compare(result: SampleResult, *, confidence: float = 0.95, resamples: int = 
     result : SampleResult
         From `sample`.
     confidence : float
-        Of the intervals: percentile bootstrap of the mean paired difference, resampling samples (Efron 1979).
+        Of the intervals: bootstrap of the mean paired difference, resampling replicates
+        (`inference.bootstrap_mean`). They hold for the seeds that were used.
     resamples, seed : int
         Of the bootstrap.
 
@@ -73,8 +80,7 @@ def compare(result: SampleResult, *, confidence: float = 0.95, resamples: int = 
         The same result gives the same numbers.
     """
     table = image_table(result)
-    n = len(result.prompts)
-    draws = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+    samples = len(result.prompts)
     wide = table.pivot(index="sample", columns="mode")
     rows = []
     for mode, against in PAIRS:
@@ -82,27 +88,22 @@ def compare(result: SampleResult, *, confidence: float = 0.95, resamples: int = 
             continue
         pairs = {name: (wide[name][mode].to_numpy(), wide[name][against].to_numpy()) for name in MEASURES}
         similar = [low_pass_similarity(a, b) for a, b in zip(result.of(mode), result.of(against), strict=True)]
-        pairs["low_pass_similarity"] = np.array(similar), np.ones(n)
-        for measure, (first, second) in pairs.items():
-            paired = first - second
-            low, high = _interval(paired, draws, confidence)
-            means = {"mean": first.mean(), "mean_against": second.mean(), "difference": paired.mean()}
+        pairs["low_pass_similarity"] = np.array(similar), np.ones(samples)
+        for measure, both in pairs.items():
+            # Columns: the first mode, the second, their difference; rows: samples, then replicates.
+            three_SX = np.stack([*both, both[0] - both[1]], axis=1)
+            three_RX, names = inference.by_prompt(three_SX, result.prompts)
+            found = inference.bootstrap_mean(three_RX, confidence=confidence, resamples=resamples, seed=seed)
+            numbers = [*found.mean, found.low[2], found.high[2]]
+            counts = {"n": len(three_RX), "replicate": "prompt" if len(names) > 1 else "seed", "n_samples": samples}
             rows.append(
-                {"mode": mode, "against": against, "measure": measure, "n": n, **means, "low": low, "high": high}
+                {"mode": mode, "against": against, "measure": measure, **counts}
+                | {name: float(number) for name, number in zip(NUMBERS, numbers, strict=True)}
             )
-    columns = ["mode", "against", "measure", "n", "mean", "mean_against", "difference", "low", "high"]
-    differences = pd.DataFrame(rows, columns=columns)
+    head = ["mode", "against", "measure", "n", "replicate", "n_samples"]
+    differences = pd.DataFrame(rows, columns=[*head, *NUMBERS])
     differences.attrs = {"confidence": confidence, "resamples": resamples, "seed": seed}
     return Comparison(table, differences)
-
-
-def _interval(paired_S: np.ndarray, draws_RS: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over samples; NaN for a single sample."""
-    if len(paired_S) < 2:
-        return float("nan"), float("nan")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(paired_S[draws_RS].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def image_table(result: SampleResult) -> pd.DataFrame:
@@ -180,6 +181,15 @@ def comparison_figure(result: SampleResult, *, samples: Sequence[int] | None = N
                 axes.set_title(result.title(mode), fontsize=9, pad=4)
     write(size_x / 2, 0.07, words, ha="center", va="bottom", fontsize=6.5, color="0.35", linespacing=1.35)
     return figure
+
+
+def counted(prompts: Sequence[str]) -> str:
+    """Return in words how many samples there are and what an interval over them is taken over."""
+    distinct, samples = len(set(prompts)), len(prompts)
+    if distinct == 1:
+        return f"n = {samples} seed{'s' if samples > 1 else ''} of one prompt"
+    seeds = samples // distinct
+    return f"n = {distinct} prompts, {seeds} seed{'s' if seeds > 1 else ''} each"
 
 
 def caption(result: SampleResult) -> str:

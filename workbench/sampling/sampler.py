@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,9 @@ def sample(
     model : str, Path or pipeline
         Embedded name, local diffusers folder, hub id, or a loaded pipeline. A pipeline is left as it was.
     prompts : str or sequence of str
-        At least one.
+        At least one, each once.
     seeds : int or sequence of int
-        Samples are all prompts × all seeds, prompt by prompt.
+        Each once. Samples are all prompts × all seeds, prompt by prompt.
     steps : int, optional
         Denoising steps. Default: what the spec recommends, else 20.
     guidance_scale : float, optional
@@ -73,7 +75,7 @@ def sample(
     Raises
     ------
     WorkbenchError
-        If prompts, seeds or modes are missing or unknown, or the result is not finite.
+        If prompts, seeds or modes are missing, given twice or unknown, or the result is not finite.
     SpecError
         If a mode needs a spec and there is none, or the spec is not for this model.
     """
@@ -175,16 +177,30 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
         raise WorkbenchError('There are no prompts, or an empty one. Give at least one text, such as "red apple".')
+    _each_once("prompt", texts)
     return texts
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    numbers = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    given = [seeds] if isinstance(seeds, (Integral, str)) or not isinstance(seeds, Iterable) else list(seeds)
+    wrong = [seed for seed in given if not isinstance(seed, Integral)]
+    if wrong:
+        raise WorkbenchError(f"seed {wrong[0]!r} is not a whole number. Give whole numbers, such as seeds=[0, 1].")
+    numbers = [int(seed) for seed in given]
     if not numbers or min(numbers) < 0 or max(numbers) >= 1 << 63:
         raise WorkbenchError(
             "There are no seeds, or one is negative or has more than 63 bits. Give at least one number."
         )
+    _each_once("seed", numbers)
     return numbers
+
+
+def _each_once(what: str, values: Sequence[Any]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise WorkbenchError(
+            f"The same {what} is given more than once: {twice}. Equal samples are no independent evidence."
+        )
 
 
 def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.sampling.compare import Comparison, caption, compare, comparison_figure
+from workbench.sampling.compare import Comparison, caption, compare, comparison_figure, counted
 from workbench.sampling.result import SampleResult
 
 #: More rows than this make a grid nobody reads; all images are in the folder anyway.
@@ -41,5 +41,5 @@ def save_comparison(result: SampleResult, folder: str | Path, *, overwrite: bool
     figure.savefig(folder / "comparison.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     more = f" {len(shown)} of {count} samples are shown." if len(shown) < count else ""
     text = caption(result).replace("\n", ". ")
-    (folder / "caption.txt").write_text(f"{text}. n = {count} samples.{more}\n", encoding="utf-8")
+    (folder / "caption.txt").write_text(f"{text}. {counted(result.prompts)}.{more}\n", encoding="utf-8")
     return comparison

@@ -90,9 +90,11 @@ def _finite(text: str) -> float:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise SpecError(f"the key {twice[0]!r} is there twice; keep the one that is meant.")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise SpecError(f"the key {key[:80]!r} is there twice; keep the one that is meant.")
+            seen.add(key)
     return data
 
 

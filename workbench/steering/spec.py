@@ -27,6 +27,8 @@ from workbench.steering.canonical import canonical, depth, read_object, sha256, 
 FORMAT = "workbench-spec"
 SPEC_VERSION = 1
 MAX_CHANNELS = 256
+ROUNDING = 1e-6
+"""Schedulers keep noise levels in float32, where 0.6 is 0.60000002; a bound is met within this."""
 MAX_EVIDENCE_BYTES = 1 << 18
 MAX_EVIDENCE_DEPTH = 8
 
@@ -78,7 +80,7 @@ class Window(_Strict):
 
     def contains(self, value: float) -> bool:
         """Return whether a step at `value` (in the window's unit) belongs to the window."""
-        return self.low <= value <= self.high
+        return self.low - ROUNDING <= value <= self.high + ROUNDING
 
 
 class Recommended(_Strict):
@@ -97,8 +99,9 @@ class Evidence(_Strict):
     n_samples: Annotated[int, Field(ge=0)] | None = Field(description="samples (prompt x seed) in the recording")
     channels: tuple[dict[str, JsonValue], ...] = Field(description="numbers per channel, at the layer that is used")
     rule: Annotated[str, Field(max_length=4000)] = Field(description="the rule in words that chose layer and channels")
-    provenance: dict[str, Literal["established", "measured", "default", "given"]] = Field(
-        description="for every choice: from a paper, from data, the workbench's default, or given by the user"
+    provenance: dict[str, Literal["established", "measured", "undecided", "default", "given"]] = Field(
+        description="for every choice: from a paper; from data; from data whose analysis decided nothing (a ranking, "
+        "or too few samples); the workbench's default; or given by the user"
     )
     notes: dict[str, JsonValue] = Field(description="anything else")
 

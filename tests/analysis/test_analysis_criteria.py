@@ -105,7 +105,7 @@ def test_recurrence_counts_samples_then_timesteps_then_layers():
     assert result.massive_channel_C.tolist() == [True, False, False]
     assert result.layer_C.tolist() == [0.5, 0.0, 0.0]
     assert result.timestep_C.tolist() == [1.0, 0.0, 0.0]
-    assert result.samples_C.tolist() == [3, 2, 0]
+    assert result.alone_SC.sum(axis=0).tolist() == [3, 2, 0]
     assert result.massive_LC[0].tolist() == [False, False, True]
 
 
@@ -116,7 +116,7 @@ def test_cells_of_different_samples_do_not_add_up():
         mask[i, 0, i, 0] = True
     result = criteria.recurrence(mask, np.asarray([True]), {**criteria.RECURRENCE, "timestep_fraction": 0.25})
     assert not result.massive_channel_C.any()
-    assert result.samples_C.tolist() == [4]
+    assert result.alone_SC.sum(axis=0).tolist() == [4]
 
 
 def test_every_parameter_is_documented_and_every_criterion_names_its_source():

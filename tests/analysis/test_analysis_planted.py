@@ -9,7 +9,7 @@ from tests.planted import PLANT, hook_record, planted_pipeline
 from workbench.analysis.locate import locate, located_channels
 from workbench.analysis.modulation import modulation
 
-PROMPTS, SEEDS = ["red apple", "dog face", "blue heart"], [0, 1]
+PROMPTS, SEEDS = ["red apple", "dog face", "blue heart", "pizza", "rocket"], [0, 1]
 WRITER = f"transformer_blocks.{PLANT.block}"
 
 

@@ -100,7 +100,9 @@ class Criterion:
                 raise AnalysisError(f"{name}={value!r} of criterion {self.name!r} must be above 0.")
             if name.endswith(("_fraction", "_share", "_level")) and value > 1:
                 raise AnalysisError(f"{name}={value!r} of criterion {self.name!r} is a share: at most 1.")
-        kept = {n: (v.item() if isinstance(v, np.generic) else v) for n, v in given.items()}
+            if isinstance(known[name], int) and not float(value).is_integer():
+                raise AnalysisError(f"{name}={value!r} of criterion {self.name!r} is a count: 1, 2, 3 and so on.")
+        kept = {n: type(known[n])(v) for n, v in given.items()}
         return {**known, **kept}
 
 
@@ -264,7 +266,7 @@ class Recurrence:
     massive_channel_C: np.ndarray
     layer_C: np.ndarray
     timestep_C: np.ndarray
-    samples_C: np.ndarray
+    alone_SC: np.ndarray
 
 
 def recurrence(mask_SLTC: np.ndarray, counted_L: np.ndarray, parameters: Mapping[str, float]) -> Recurrence:
@@ -283,7 +285,7 @@ def recurrence(mask_SLTC: np.ndarray, counted_L: np.ndarray, parameters: Mapping
     -------
     Recurrence
         Per layer and channel, per channel, and the shares: of layers, of timesteps (at which
-        `layer_fraction` of the layers have it), and the number of samples that qualify on their own.
+        `layer_fraction` of the layers have it), and which samples qualify on their own.
     """
     by_sample, by_time, by_layer = (_least(parameters[name]) for name in RECURRENCE)
     cell_LTC = by_sample(mask_SLTC, 0)
@@ -295,7 +297,7 @@ def recurrence(mask_SLTC: np.ndarray, counted_L: np.ndarray, parameters: Mapping
         massive_channel_C=by_layer(counted_LC, 0),
         layer_C=counted_LC.mean(axis=0),
         timestep_C=by_layer(cell_LTC[counted_L], 0).mean(axis=0),
-        samples_C=alone_SC.sum(axis=0),
+        alone_SC=alone_SC,
     )
 
 

@@ -22,6 +22,8 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from workbench.errors import AnalysisError
+
 Floats = NDArray[np.float64]
 Method = Literal["expanded", "percentile"]
 
@@ -110,7 +112,15 @@ def bootstrap_mean(
     -------
     Interval
         Mean and bounds, shape X. Bounds are NaN when S < `MINIMUM_SAMPLES`. NaN in a column gives NaN.
+
+    Raises
+    ------
+    AnalysisError
+        If `confidence` is not in (0, 1) or `resamples` below 1.
     """
+    _check(confidence)
+    if not resamples >= 1:
+        raise AnalysisError(f"resamples={resamples!r} must be at least 1.")
     values = np.asarray(values_SX, dtype=np.float64)
     n, rest = values.shape[0], values.shape[1:]
     flat_SX = values.reshape(n, math.prod(rest))
@@ -154,14 +164,14 @@ def adjust(p_values: NDArray[Any], *, method: Literal["holm", "fdr_bh"] = "holm"
 
 
 def proportion_low(successes: NDArray[Any], n: int, *, confidence: float = 0.95) -> Floats:
-    """One-sided lower bound for a share of samples (Clopper-Pearson, exact).
+    """One-sided lower bound for a share of replicates (Clopper-Pearson, exact).
 
     Parameters
     ----------
     successes : array
-        Number of samples, of `n`, in which something held.
+        Number of replicates, of `n`, in which something held.
     n : int
-        Samples looked at.
+        Replicates looked at.
     confidence : float
         Coverage of the bound.
 
@@ -170,6 +180,12 @@ def proportion_low(successes: NDArray[Any], n: int, *, confidence: float = 0.95)
     array
         Lower bounds of the share, in [0, 1].
     """
+    _check(confidence)
     counts = np.asarray(successes, dtype=np.int64)
     low = proportion_confint(counts, n, alpha=2.0 * (1.0 - confidence), method="beta")[0]
     return np.where(counts == 0, 0.0, np.asarray(low, dtype=np.float64))
+
+
+def _check(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise AnalysisError(f"confidence={confidence!r} must lie between 0 and 1, as 0.95 does.")

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.analysis import criteria, inference
-from workbench.analysis.visits import TEXT, Visits, divide
+from workbench.analysis.visits import TEXT, Visits, counted, divide, too_few
 from workbench.errors import AnalysisError
 
 SIGN_CONSISTENT = 0.9
@@ -44,7 +44,7 @@ def locate(
     include_input : bool
         Count the layer `input`, which no block wrote, towards recurrence over layers.
     confidence, resamples, seed
-        Of the bootstrap over samples.
+        Of the bootstrap over prompts (over seeds, where there is one prompt only).
     **params
         Parameters of `criterion`; see `criteria.describe()`.
 
@@ -53,7 +53,7 @@ def locate(
     xr.Dataset
         `massive(criterion, layer, channel)` and `massive_channel(criterion, channel)`; `layer_recurrence`,
         `timestep_recurrence`, `sample_recurrence` and its lower bound `sample_recurrence_low` (criterion,
-        channel), shares in [0, 1]; `magnitude(layer, channel)`, mean |h| over tokens, timesteps, samples,
+        channel), shares in [0, 1], the bound for prompts all of whose samples qualify; `magnitude(layer, channel)`, mean |h| over tokens, timesteps, samples,
         in units of the hidden state; `ratio_to_median` (layer, channel) with `_low` and `_high`,
         `ratio_to_mean(layer, channel)`, `ratio_by_timestep(timestep, layer, channel)`, dimensionless;
         `sign(layer, channel)` in {-1, 0, 1} and `sign_consistency(layer, channel)` in [0, 1];
@@ -64,24 +64,26 @@ def locate(
     Raises
     ------
     AnalysisError
-        If the criterion, a parameter, the branch or a variable does not exist, or no sample is complete.
+        If the criterion, a parameter, the branch or a variable does not exist, no sample is complete, or the
+        recording is known to hold a part of the channels.
     """
     chosen = criteria.get(criterion)
     parameters = {name: c.parameters for name, c in criteria.CRITERIA.items()}
     parameters[criterion] = chosen.resolve(params)
     visits = Visits(recording, branch)
-    counted = np.ones(len(visits.layers), dtype=bool) if include_input else visits.blocks
-    if not counted.any():
+    counted_L = np.ones(len(visits.layers), dtype=bool) if include_input else visits.blocks
+    if not counted_L.any():
         raise AnalysisError("the recording holds no block, only the layer `input`; record at least one block.")
 
-    found = {name: _judge(visits, c, parameters[name], counted) for name, c in criteria.CRITERIA.items()}
+    found = {name: _judge(visits, c, parameters[name], counted_L) for name, c in criteria.CRITERIA.items()}
     names = list(found)
     stacked = {
         part: np.stack([getattr(found[n], part) for n in names])
-        for part in ("massive_LC", "massive_channel_C", "layer_C", "timestep_C", "samples_C")
+        for part in ("massive_LC", "massive_channel_C", "layer_C", "timestep_C")
     }
+    alone_SKC = np.stack([found[n].alone_SC for n in names], axis=1)
     ratio = inference.bootstrap_mean(
-        visits.ratio_to_median_SLTC.mean(axis=2, dtype=np.float64),
+        visits.by_prompt(visits.ratio_to_median_SLTC.mean(axis=2, dtype=np.float64)),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -95,33 +97,35 @@ def locate(
         "timestep_recurrence": (("criterion", "channel"), stacked["timestep_C"], "share of timesteps"),
         "sample_recurrence": (
             ("criterion", "channel"),
-            stacked["samples_C"] / visits.n,
+            visits.average(alone_SKC),
             "share of samples alone",
         ),
         "sample_recurrence_low": (
             ("criterion", "channel"),
-            inference.proportion_low(stacked["samples_C"], visits.n, confidence=confidence),
-            "lower bound of sample_recurrence (Clopper-Pearson)",
+            inference.proportion_low(
+                (visits.by_prompt(alone_SKC) == 1).sum(axis=0), visits.n_replicates, confidence=confidence
+            ),
+            f"lower bound of the share of {visits.replicate}s that qualify with all samples (Clopper-Pearson)",
         ),
         "magnitude": (
             per,
-            visits.mean_abs_SLTC.mean(axis=(0, 2)),
+            visits.average(visits.mean_abs_SLTC.mean(axis=2)),
             "mean |h| over tokens, timesteps, samples",
         ),
         "ratio_to_median": (per, ratio.mean, "mean |h| over that of the median channel"),
-        "ratio_to_median_low": (per, ratio.low, "lower bound over samples"),
-        "ratio_to_median_high": (per, ratio.high, "upper bound over samples"),
+        "ratio_to_median_low": (per, ratio.low, f"lower bound over {visits.replicate}s"),
+        "ratio_to_median_high": (per, ratio.high, f"upper bound over {visits.replicate}s"),
         "ratio_to_mean": (
             per,
-            visits.ratio_to_mean_SLTC.mean(axis=(0, 2)),
+            visits.average(visits.ratio_to_mean_SLTC.mean(axis=2)),
             "mean |h| over the mean of all channels",
         ),
         "ratio_by_timestep": (
             ("timestep", *per),
-            visits.ratio_to_median_SLTC.mean(axis=0).swapaxes(0, 1),
+            visits.average(visits.ratio_to_median_SLTC).swapaxes(0, 1),
             "mean |h| over that of the median channel, by timestep",
         ),
-        "token_share": (per, visits.token_share_SLTC.mean(axis=(0, 2)), "effective share of tokens"),
+        "token_share": (per, visits.average(visits.token_share_SLTC.mean(axis=2)), "effective share of tokens"),
         "sign": (
             per,
             np.where(np.abs(sign_LC) >= SIGN_CONSISTENT, np.sign(sign_LC), 0).astype(np.int8),
@@ -130,7 +134,7 @@ def locate(
         "sign_consistency": (per, np.abs(sign_LC), "share of the magnitude that has one sign"),
         "dominance": (
             per,
-            visits.dominance_SLTC.mean(axis=(0, 2)),
+            visits.average(visits.dominance_SLTC.mean(axis=2)),
             "share of tokens whose largest channel it is",
         ),
     }
@@ -150,20 +154,23 @@ def locate(
         "seed": seed,
         "median_of_hidden_state": "exact" if visits.has_hidden else "normal mixture from h_mean and h_std",
     }
-    result.attrs.update(zip(("verdict", "verdict_reason"), _verdict(result, chosen), strict=True))
+    silent = (visits.median_SLT1[:, counted_L] == 0).mean() if criterion == "workbench" else 0.0
+    result.attrs.update(
+        zip(("verdict", "verdict_reason"), _verdict(result, chosen, visits, float(silent)), strict=True)
+    )
     return result
 
 
 def _judge(
-    visits: Visits, criterion: criteria.Criterion, parameters: dict[str, Any], counted: np.ndarray
+    visits: Visits, criterion: criteria.Criterion, parameters: dict[str, Any], counted_L: np.ndarray
 ) -> criteria.Recurrence:
     own = {name: parameters[name] for name in criterion.own_parameters}
-    return criteria.recurrence(criterion.rule(visits, **own), counted, parameters)
+    return criteria.recurrence(criterion.rule(visits, **own), counted_L, parameters)
 
 
 def _signed_share(visits: Visits) -> np.ndarray:
     """Mean over visits of mean h / mean |h|: ±1 when every token of every visit has that sign; shape (L, C)."""
-    return np.asarray(divide(visits.mean_SLTC, visits.mean_abs_SLTC).mean(axis=(0, 2)))
+    return np.asarray(visits.average(divide(visits.mean_SLTC, visits.mean_abs_SLTC).mean(axis=2)))
 
 
 def located_channels(result: xr.Dataset, *, criterion: str | None = None) -> list[int]:
@@ -237,39 +244,53 @@ def table(result: xr.Dataset, *, criterion: str | None = None) -> list[dict[str,
     return rows
 
 
-def _verdict(result: xr.Dataset, chosen: criteria.Criterion) -> tuple[str, str]:
-    n, rows = result.attrs["n_samples"], table(result)
-    blocks = result["ratio_to_median"].isel(layer=np.flatnonzero(result["layer"].values != "input"))
-    said = f"by criterion {chosen.name} (version {chosen.version}) in {n} complete sample{'s' if n != 1 else ''}"
+def _verdict(result: xr.Dataset, chosen: criteria.Criterion, visits: Visits, silent: float) -> tuple[str, str]:
+    """Verdict and reason; `silent` is the share of visits in which the median channel is exactly 0."""
+    rows = table(result)
+    said = f"by criterion {chosen.name} (version {chosen.version}) in {counted(result.attrs)}"
     if rows:
-        top = max(rows, key=lambda row: row["ratio_to_median"])
         listed = ", ".join(str(row["channel"]) for row in rows[:12]) + (", …" if len(rows) > 12 else "")
-        interval = (
-            ""
-            if np.isnan(top["ratio_low"])
-            else (f" ({result.attrs['confidence']:.0%} interval {top['ratio_low']:.1f} to {top['ratio_high']:.1f})")
-        )
         reason = (
             f"{len(rows)} of {result.sizes['channel']} channels ({listed}) {'is' if len(rows) == 1 else 'are'} "
-            f"massive {said}; channel {top['channel']} reaches {top['ratio_to_median']:.1f} times the median "
-            f"channel{interval} at {top['peak_layer']}."
+            f"massive {said}{_extent(result, chosen, rows)}."
         )
         verdict = "supported"
     else:
-        largest = float(blocks.max()) if blocks.size else float(result["ratio_to_median"].max())
-        reason = (
-            f"none of {result.sizes['channel']} channels is massive {said}; the largest is {largest:.1f} times "
-            "the median channel."
-        )
+        reason = f"none of {result.sizes['channel']} channels is massive {said}{_extent(result, chosen, rows)}."
         verdict = "not supported"
+    doubts = []
     if chosen.ranking:
-        return (
-            "undecided",
-            f"{reason} A ranking marks channels in any model, with massive activations or without.",
+        doubts.append("A ranking marks channels in any model, with massive activations or without.")
+    if few := too_few(result.attrs):
+        doubts.append(f"With fewer than {inference.MINIMUM_SAMPLES} {visits.replicate}s this may be chance ({few}).")
+    if visits.blocks_missing:
+        there, total = visits.blocks_missing
+        doubts.append(f"Only {there} of the model's {total} blocks were recorded: of the rest nothing is known.")
+    if silent and not rows:
+        doubts.append(
+            f"In {silent:.0%} of the visits more than half of the channels are exactly 0, so that there is no ratio to the "
+            "median channel."
         )
-    if n < inference.MINIMUM_SAMPLES:
-        return (
-            "undecided",
-            f"{reason} With fewer than {inference.MINIMUM_SAMPLES} samples this may be chance.",
-        )
-    return verdict, reason
+    return ("undecided" if doubts else verdict), " ".join([reason, *doubts])
+
+
+def _extent(result: xr.Dataset, chosen: criteria.Criterion, rows: list[dict[str, Any]]) -> str:
+    """How far the largest channel stands out, in the quantity that the criterion itself uses, if it is reported."""
+    quantity = {"workbench": "ratio_to_median", "stas": "ratio_to_mean"}.get(chosen.name)
+    if quantity is None:
+        return ""
+    against = {"ratio_to_median": "the median channel", "ratio_to_mean": "the mean of all channels"}[quantity]
+    if rows:
+        top = max(rows, key=lambda row: row[quantity])
+        values = result[quantity].sel(channel=top["channel"])
+    else:
+        values = result[quantity].max("channel")
+    blocks = np.flatnonzero(result["layer"].values != "input")
+    counted_layers = values.isel(layer=blocks) if blocks.size else values
+    at = str(counted_layers["layer"].values[int(counted_layers.values.argmax())])
+    if not rows:
+        return f"; the largest is {float(counted_layers.max()):.1f} times {against}"
+    interval = ""
+    if quantity == "ratio_to_median" and not np.isnan(top["ratio_low"]):
+        interval = f" ({result.attrs['confidence']:.0%} interval {top['ratio_low']:.1f} to {top['ratio_high']:.1f})"
+    return f"; channel {top['channel']} reaches {float(counted_layers.max()):.1f} times {against}{interval} at {at}"

@@ -8,12 +8,14 @@ Legend: S samples, L layers, T timesteps, N tokens, C channels, K ranks.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from workbench.analysis import inference
 from workbench.errors import AnalysisError
 
 INPUT = "input"
@@ -21,6 +23,8 @@ INPUT = "input"
 
 TEXT = np.dtypes.StringDType()
 """Type of text in results: Zarr v3 specifies variable-length strings, but not numpy's fixed-width ones."""
+
+_STATISTICS = ("h_mean_abs", "h_mean", "h_max_abs", "h_std")
 
 _UNIT_DIMS = ("sample", "layer", "timestep")
 
@@ -91,6 +95,8 @@ class Visits:
         As in `docs/schema.md`; may be lazily loaded: each variable is read when it is first needed.
     branch : str
         Which branch.
+    adaln : bool
+        Ask of a complete sample that its AdaLN terms are finite too, where there are any.
 
     Attributes
     ----------
@@ -107,12 +113,12 @@ class Visits:
         If statistics or branch are missing, or no sample is complete.
     """
 
-    def __init__(self, recording: xr.Dataset, branch: str) -> None:
+    def __init__(self, recording: xr.Dataset, branch: str, *, adaln: bool = False) -> None:
         require(recording, "h_mean_abs")
         part = select_branch(recording, branch)
         self.branch = branch
         labels = [int(label) for label in part["sample"].values]
-        complete = self._complete(part)
+        complete = self._complete(part, adaln=adaln)
         self.samples = [label for label, good in zip(labels, complete, strict=True) if good]
         self.left_out = [label for label, good in zip(labels, complete, strict=True) if not good]
         if not self.samples:
@@ -125,10 +131,16 @@ class Visits:
         self.layers = [str(name) for name in part["layer"].values]
 
     @staticmethod
-    def _complete(part: xr.Dataset) -> np.ndarray:
-        """Which samples have every unit, and only finite numbers in it; shape (S,)."""
-        finite = xr.apply_ufunc(np.isfinite, part["h_mean_abs"], dask="allowed")
-        complete = np.asarray(finite.all([d for d in finite.dims if d != "sample"]).values)
+    def _complete(part: xr.Dataset, *, adaln: bool) -> np.ndarray:
+        """Which samples have every unit, and only finite numbers in every statistic that is there; shape (S,)."""
+        complete = np.ones(part.sizes["sample"], dtype=bool)
+        checked = [part[name] for name in _STATISTICS if name in part]
+        if adaln and "modulation" in part:  # NaN for `input` by design, which has no AdaLN
+            blocks = np.flatnonzero(part["layer"].values != INPUT)
+            checked.append(part["modulation"].isel(layer=blocks))
+        for array in checked:
+            finite = xr.apply_ufunc(np.isfinite, array, dask="allowed")
+            complete &= np.asarray(finite.all([d for d in finite.dims if d != "sample"]).values)
         if "unit_checksum" in part:
             units = part["unit_checksum"]
             complete = complete & np.asarray((units != 0).all([d for d in units.dims if d != "sample"]).values)
@@ -142,6 +154,62 @@ class Visits:
     def n(self) -> int:
         """Number of complete samples."""
         return len(self.samples)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """Prompt of each complete sample; where the recording does not say, each sample counts as its own."""
+        names = self.recording["prompt"].values if "prompt" in self.recording.coords else self.samples
+        return [str(name) for name in names]
+
+    @property
+    def replicate(self) -> str:
+        """What is resampled: ``prompt``, or ``seed`` where there is one prompt only."""
+        return "prompt" if len(set(self.prompts)) > 1 else "seed"
+
+    @property
+    def n_replicates(self) -> int:
+        """How many of them there are: the n of every interval and verdict."""
+        return len(set(self.prompts)) if self.replicate == "prompt" else self.n
+
+    @property
+    def replication(self) -> str:
+        """How many samples of what, in words: ``8 prompts × 2 seeds``."""
+        names = self.prompts
+        if self.replicate == "seed":
+            return f"{self.n} seed{'s' if self.n != 1 else ''} of one prompt"
+        counts = {names.count(name) for name in names}
+        if len(counts) > 1:
+            return f"{self.n_replicates} prompts with {min(counts)} to {max(counts)} seeds each"
+        return f"{self.n_replicates} prompts × {min(counts)} seed{'s' if counts != {1} else ''}"
+
+    def by_prompt(self, values_SX: np.ndarray) -> np.ndarray:
+        """Mean over the samples of each prompt; unchanged where there is one prompt only."""
+        return inference.by_prompt(values_SX, self.prompts)[0]
+
+    def average(self, values_SX: np.ndarray) -> np.ndarray:
+        """Mean over samples in which every prompt weighs the same."""
+        return np.asarray(self.by_prompt(values_SX).mean(axis=0))
+
+    @cached_property
+    def blocks_missing(self) -> tuple[int, int] | None:
+        """Blocks recorded and blocks of the model, where these are fewer; None if all are there or it is not known."""
+        total, there = _of_model(self.recording, "blocks"), int(self.blocks.sum())
+        return (there, total) if total is not None and there < total else None
+
+    @cached_property
+    def channels_missing(self) -> tuple[int, int] | None:
+        """Channels recorded and channels of the model, where these are fewer; None if all are there or not known."""
+        total, there = _of_model(self.recording, "channels"), int(self.recording.sizes["channel"])
+        return (there, total) if total is not None and there < total else None
+
+    def _need_all_channels(self) -> None:
+        if self.channels_missing:
+            there, total = self.channels_missing
+            raise AnalysisError(
+                f"only {there} of the model's {total} channels were recorded, so the median and the mean over channels, "
+                "against which massive channels are judged, are not known. Record all channels (the statistics of all are "
+                "small); `modulation` can follow chosen channels in such a recording."
+            )
 
     @cached_property
     def blocks(self) -> np.ndarray:
@@ -170,7 +238,14 @@ class Visits:
 
     @cached_property
     def median_SLT1(self) -> np.ndarray:
-        """Mean |h| of the median channel: the scale of an ordinary channel at this visit."""
+        """Mean |h| of the median channel: the scale of an ordinary channel at this visit.
+
+        Raises
+        ------
+        AnalysisError
+            If the recording is known to hold a part of the channels.
+        """
+        self._need_all_channels()
         return np.asarray(np.median(self.mean_abs_SLTC, axis=-1, keepdims=True))
 
     @cached_property
@@ -181,6 +256,7 @@ class Visits:
     @cached_property
     def ratio_to_mean_SLTC(self) -> np.ndarray:
         """Mean |h| of the channel over the mean of |h| over tokens and channels."""
+        self._need_all_channels()
         return divide(self.mean_abs_SLTC, self.mean_abs_SLTC.mean(axis=-1, keepdims=True))
 
     @cached_property
@@ -254,10 +330,35 @@ class Visits:
             "analysis": analysis,
             "branch": self.branch,
             "n_samples": self.n,
+            "n_prompts": len(set(self.prompts)),
+            "n_replicates": self.n_replicates,
+            "replicate": self.replicate,
+            "replication": self.replication,
             "n_samples_recorded": self.n + len(self.left_out),
             "samples_left_out": self.left_out,
             "version": version(),
         }
+
+
+def counted(attrs: Mapping[str, Any]) -> str:
+    """Say of how many prompts and samples a result is, from its attributes."""
+    n = attrs["n_samples"]
+    return f"{attrs['replication']} ({n} complete sample{'s' if n != 1 else ''})"
+
+
+def too_few(attrs: Mapping[str, Any]) -> str:
+    """Say which replicates are too few, or nothing if there are enough."""
+    n, what = attrs["n_replicates"], attrs["replicate"]
+    if n >= inference.MINIMUM_SAMPLES:
+        return ""
+    return f"{n} {what}{'s' if n != 1 else ''}, of at least {inference.MINIMUM_SAMPLES}"
+
+
+def _of_model(recording: xr.Dataset, what: str) -> int | None:
+    """How many blocks or channels the recorded model has, where the recording says it."""
+    layout = recording.attrs.get("layout")
+    value = layout.get(what) if isinstance(layout, Mapping) else None
+    return int(value) if value is not None else None
 
 
 def version() -> str:

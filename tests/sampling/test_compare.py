@@ -169,8 +169,8 @@ def test_captions_say_what_was_done() -> None:
 
 
 def test_caption_says_what_n_is() -> None:
-    assert counted(make().prompts) == "n = 6 prompts, 1 seed each"
-    assert counted(repeated(make(), 2).prompts) == "n = 6 prompts, 2 seeds each"
+    assert counted(make().prompts) == "n = 6 prompts × 1 seed"
+    assert counted(repeated(make(), 2).prompts) == "n = 6 prompts × 2 seeds"
     assert counted(["red apple"] * 3) == "n = 3 seeds of one prompt"
 
 

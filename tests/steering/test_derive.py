@@ -14,14 +14,14 @@ from workbench.steering.attach import apply
 from workbench.steering.derive import DEFAULT_WEIGHT, derive_dg
 from workbench.steering.spec import load_spec, save_spec
 
-PROMPTS, SEEDS = ["red apple", "dog face", "blue heart"], [0, 1]
+PROMPTS, SEEDS = ["red apple", "dog face", "blue heart", "pizza", "rocket"], [0]
 
 
 def recorded(pipe: Any, **options: Any) -> xr.Dataset:
     recording = hook_record(pipe, prompts=PROMPTS, seeds=SEEDS, steps=4, **options)
     return recording.assign_attrs(
         model=fingerprint(pipe),
-        layout={"family": "sd3"},
+        layout={"family": "sd3", "blocks": 5, "channels": 64},
         schema_version=1,
         settings_fingerprint="0011",
         settings={"guidance_scale": 3.0, "steps": 4},
@@ -73,10 +73,57 @@ def test_planted_channels_at_the_middle_block(recording) -> None:
     }
 
 
-def test_nearest_to_half_depth(recording) -> None:
-    """Written by block 1, so block 2 is the first it enters; with the early blocks cut away the rule moves on."""
-    late = recording.isel(layer=[0, 3, 4, 5])  # input and blocks 2, 3, 4
-    assert derive_dg(late).layer == "transformer_blocks.3"
+def of_depth(recording: xr.Dataset, blocks: int) -> xr.Dataset:
+    """The recording as if it were of the first blocks of a model that has `blocks` of them."""
+    return recording.assign_attrs(layout={**recording.attrs["layout"], "blocks": blocks})
+
+
+def test_nearest_to_half_the_models_depth_not_the_recordings(recording) -> None:
+    """Written by block 1, so blocks 2, 3 and 4 are entered by it."""
+    for blocks, expected in ((5, 2), (6, 3), (7, 3), (8, 4), (9, 4)):
+        spec = derive_dg(of_depth(recording, blocks))
+        assert spec.layer == f"transformer_blocks.{expected}", blocks
+        assert spec.evidence.notes["blocks_in_model"] == blocks
+        assert spec.evidence.notes["blocks_recorded"] == 5
+
+
+def test_half_depth_is_not_guessed_from_some_of_the_blocks(recording) -> None:
+    with pytest.raises(SpecError, match="may choose block 5 of the model's 10.*Record all layers, or name `layer`"):
+        derive_dg(of_depth(recording, 10))
+    late = recording.isel(layer=[0, 3, 4, 5])  # input and blocks 2, 3, 4; what enters block 2 is missing
+    with pytest.raises(SpecError, match="may choose block 2 of the model's 5"):
+        derive_dg(late)
+    assert derive_dg(late, layer="transformer_blocks.3").channels == (5, 41)
+    enough = recording.isel(layer=[2, 3, 4])  # blocks 1, 2, 3: block 2 is nearest to the middle, whatever the rest
+    assert derive_dg(enough).layer == "transformer_blocks.2"
+    with pytest.raises(SpecError, match=r"does not say how many blocks.*Name `layer`"):
+        derive_dg(recording.assign_attrs(layout={"family": "sd3"}))
+
+
+def test_what_was_not_decided_is_not_called_measured(recording) -> None:
+    """One sample may be chance, a ranking finds channels in any model."""
+    decided = derive_dg(recording).evidence
+    assert decided.notes["verdict"] == "supported"
+    assert "warning" not in decided.notes
+    cases = [(recording.isel(sample=[0]), {}), (recording, {"criterion": "top_k", "k": 2})]
+    for given, options in cases:
+        evidence = derive_dg(given, **options).evidence
+        assert evidence.provenance["channels"] == evidence.provenance["layer"] == "undecided"
+        assert evidence.notes["verdict"] == "undecided"
+        assert evidence.notes["verdict_reason"] in evidence.notes["warning"]
+    part = derive_dg(recording, layer="transformer_blocks.3", criterion="top_k", k=2).evidence
+    assert (part.provenance["layer"], part.provenance["channels"]) == ("given", "undecided")
+    named = derive_dg(recording, layer="transformer_blocks.3", channels=[5], criterion="top_k", k=2).evidence
+    assert "warning" not in named.notes
+
+
+def test_the_command_line_says_what_was_not_decided(recording, tmp_path, capsys) -> None:
+    from workbench.cli import show
+
+    show.derived(derive_dg(recording), tmp_path / "spec.json")
+    assert "decided nothing" not in capsys.readouterr().out
+    show.derived(derive_dg(recording, criterion="top_k", k=2), tmp_path / "spec.json")
+    assert "decided nothing" in capsys.readouterr().out
 
 
 def with_late_channel(recording: xr.Dataset, channel: int, size: float) -> xr.Dataset:
@@ -130,7 +177,7 @@ def test_what_is_given_is_taken_and_said(recording) -> None:
 
 
 def test_nothing_massive_nothing_derived(silent) -> None:
-    with pytest.raises(SpecError, match=r"not derived: the criterion 'workbench' finds no massive activation in 6 sam"):
+    with pytest.raises(SpecError, match=r"not derived: the criterion 'workbench' finds no massive activation in 5 sam"):
         derive_dg(silent)
     assert derive_dg(silent, layer="transformer_blocks.2", channels=[1]).channels == (1,), "given by hand it is allowed"
 

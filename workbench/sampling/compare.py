@@ -189,7 +189,7 @@ def counted(prompts: Sequence[str]) -> str:
     if distinct == 1:
         return f"n = {samples} seed{'s' if samples > 1 else ''} of one prompt"
     seeds = samples // distinct
-    return f"n = {distinct} prompts, {seeds} seed{'s' if seeds > 1 else ''} each"
+    return f"n = {distinct} prompts × {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def caption(result: SampleResult) -> str:

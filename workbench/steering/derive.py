@@ -24,12 +24,12 @@ DEFAULT_WINDOW = Window(unit="sigma", low=0.0, high=1.0)
 
 RULE = (
     "Block m: of the blocks in whose entering state (the output of the layer before) the strongest located channel is "
-    "massive, the one nearest to half depth (as many blocks before it as after), the earlier of two. Channels: all that "
-    "the criterion finds massive in the model and in that state. Strongest: largest ratio to the median channel, "
-    "averaged over the blocks; if it enters no recorded block as massive, the next. Half depth follows paper A's "
-    "follow-up, which takes a middle layer; its index is not established."
+    "massive, the one nearest to half the model's depth (as many blocks before it as after), the earlier of two. Channels: "
+    "all that the criterion finds massive in the model and in that state. Strongest: largest ratio to the median "
+    "channel, averaged over the recorded blocks; if it enters no block as massive, the next. Half depth follows paper "
+    "A's follow-up, which takes a middle layer; its index is not established."
 )
-RULE_VERSION = 1
+RULE_VERSION = 2
 
 Auto = Literal["auto"]
 
@@ -81,8 +81,8 @@ def derive_dg(
     Raises
     ------
     SpecError
-        If no channel is massive (then there is nothing to derive), a layer or channel does not exist, or the recording
-        does not say which model it is of.
+        If no channel is massive (then there is nothing to derive), a layer or channel does not exist, the recording
+        does not say which model it is of, or `layer` is left at ``"auto"`` and it holds too few of the model's blocks.
     AnalysisError
         If the recording can't be analysed.
     """
@@ -91,9 +91,16 @@ def derive_dg(
     located = located_channels(found)
     candidates = _candidates(found)
     massive_LC = found["massive"].sel(criterion=criterion).values
-    chosen = _given_layer(layer, candidates) if layer != "auto" else _middle(candidates, massive_LC, located, found)
+    depth = _depth(recording)
+    if layer == "auto":
+        chosen = _middle(candidates, depth, massive_LC, located, found)
+    else:
+        chosen = _given_layer(layer, candidates)
     picked = _given_channels(channels, found) if channels != "auto" else _pick(chosen, massive_LC, located, found)
     settings = recording.attrs.get("settings", {})
+    # An analysis that decided nothing (a ranking, too few samples, some of the blocks) measured no massive channel.
+    decided = str(found.attrs["verdict"]) == "supported"
+    analysed = "measured" if decided else "undecided"
     return DetailGuidanceSpec.create(
         model=model,
         layer=chosen.path,
@@ -119,8 +126,8 @@ def derive_dg(
                 "action": "established",
                 # Which tokens is inferred from the paper's wording, so it counts as the workbench's choice.
                 "tokens": "default",
-                "layer": "measured" if layer == "auto" else "given",
-                "channels": "measured" if channels == "auto" else "given",
+                "layer": analysed if layer == "auto" else "given",
+                "channels": analysed if channels == "auto" else "given",
                 "weight": "default" if weight == "auto" else "given",
                 "window": "default" if window == "auto" else "given",
             },
@@ -128,8 +135,10 @@ def derive_dg(
                 "located_channels": located,
                 "verdict": str(found.attrs["verdict"]),
                 "verdict_reason": str(found.attrs["verdict_reason"]),
+                "replicates": str(found.attrs["replication"]),
                 "blocks_recorded": len(candidates),
-                "last_block": candidates[-1].block,
+                "blocks_in_model": depth,
+                **({} if decided or "auto" not in (layer, channels) else {"warning": _warning(found)}),
             },
         },
         created_by=_versions(),
@@ -155,18 +164,42 @@ def _candidates(found: xr.Dataset) -> list[_Candidate]:
     return [_Candidate(name, block, at.get(block - 1)) for name, block in zip(names, blocks, strict=True) if block >= 0]
 
 
-def _middle(candidates: list[_Candidate], massive_LC: np.ndarray, located: list[int], found: xr.Dataset) -> _Candidate:
+def _depth(recording: xr.Dataset) -> int | None:
+    """Number of blocks of the model, which may be more than were recorded; None if the recording does not say it."""
+    blocks = recording.attrs["layout"].get("blocks")
+    return None if blocks is None else int(blocks)
+
+
+def _middle(
+    candidates: list[_Candidate], depth: int | None, massive_LC: np.ndarray, located: list[int], found: xr.Dataset
+) -> _Candidate:
     _refuse_nothing(located, found)
-    half = (candidates[-1].block + 1) / 2
+    if depth is None:
+        raise SpecError(
+            "the recording does not say how many blocks the model has (attribute `layout`, `blocks`), so half its depth "
+            "is not known. Name `layer`, or record the model again."
+        )
+
+    def distance(block: int) -> tuple[float, int]:
+        return abs(block - depth / 2), block
+
+    known = {candidate.block for candidate in candidates if candidate.entering is not None}
     # Not the block with the most massive channels: weaker ones join late, which would pull m to the last block, where
     # hardly anything is left that could respond to the mask.
     for strongest in _index(found, located):
         usable = [c for c in candidates if c.entering is not None and massive_LC[c.entering, strongest]]
-        if usable:
-            return min(usable, key=lambda c: (abs(c.block - half), c.block))
+        best = min(usable, key=lambda c: distance(c.block), default=None)
+        nearer = [b for b in range(depth) if b not in known and (best is None or distance(b) < distance(best.block))]
+        if nearer:
+            raise SpecError(
+                f"the rule may choose block {min(nearer, key=distance)} of the model's {depth}, and the recording has "
+                "not both that block and the layer before it, so it can't be told. Record all layers, or name `layer`."
+            )
+        if best is not None:
+            return best
     raise SpecError(
-        f"a spec was not derived: channels {located} are massive, but not in the state that enters any recorded block. "
-        "Record all layers, or name `layer` and `channels`."
+        f"a spec was not derived: channels {located} are massive, but not in the state that enters any block. "
+        "Name `layer` and `channels` yourself."
     )
 
 
@@ -194,6 +227,10 @@ def _refuse_nothing(located: list[int], found: xr.Dataset) -> None:
             f"{found.attrs['n_samples']} samples ({found.attrs['verdict_reason']}). Detail Guidance has nothing to act "
             "on; look at `workbench locate`, choose another criterion, or name `layer` and `channels` yourself."
         )
+
+
+def _warning(found: xr.Dataset) -> str:
+    return f"The analysis decided nothing; what is left at 'auto' is its best guess. {found.attrs['verdict_reason']}"
 
 
 def _given_layer(layer: str, candidates: list[_Candidate]) -> _Candidate:

@@ -145,6 +145,17 @@ def test_wrong_parameters_are_refused(given, said):
         criteria.get("workbench").resolve(given)
 
 
+@pytest.mark.parametrize("k", [0.5, 2.5])
+def test_a_count_of_channels_is_a_whole_number(k):
+    with pytest.raises(AnalysisError, match="is a count"):
+        criteria.get("top_k").resolve({"k": k})
+
+
+def test_a_whole_number_given_as_float_is_kept_as_the_count_it_is():
+    assert criteria.get("top_k").resolve({"k": 3.0})["k"] == 3
+    assert isinstance(criteria.get("top_k").resolve({"k": 3.0})["k"], int)
+
+
 def test_unknown_criterion_names_the_known_ones():
     with pytest.raises(AnalysisError, match="sun2024, stas, top_k"):
         criteria.get("mine")

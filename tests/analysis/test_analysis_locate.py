@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.analysis.synthetic import synthetic
+from tests.reduce_reference import to_dataset
 from workbench.analysis.criteria import CRITERIA
 from workbench.analysis.locate import locate, located_channels, table
 from workbench.errors import AnalysisError
@@ -211,3 +212,62 @@ def test_scaling_the_states_leaves_ratios_and_what_follows_from_them(factor):
 def test_finds_any_set_of_planted_channels(seed, channels):
     recording = synthetic({c: (-1) ** c * 10.0 for c in channels}, samples=5, layers=2, seed=seed)
     assert set(located_channels(locate(recording, **FAST))) == channels
+
+
+def test_n_is_prompts_and_seeds_of_one_prompt_are_said_to_be_that():
+    recording = synthetic(PLANTED)
+    two = locate(recording.assign_coords(prompt=("sample", list("aabbcc"))), **FAST)
+    assert (two.attrs["n_samples"], two.attrs["n_replicates"], two.attrs["replicate"]) == (6, 3, "prompt")
+    assert two.attrs["verdict"] == "undecided"
+    assert "3 prompts × 2 seeds (6 complete samples)" in two.attrs["verdict_reason"]
+    assert np.isnan(two["ratio_to_median_low"]).all()
+    one = locate(recording.assign_coords(prompt=("sample", ["a"] * 6)), **FAST)
+    assert (one.attrs["n_prompts"], one.attrs["n_replicates"], one.attrs["replicate"]) == (1, 6, "seed")
+    assert one.attrs["verdict"] == "supported"
+    assert "6 seeds of one prompt" in one.attrs["verdict_reason"]
+    uneven = locate(recording.assign_coords(prompt=("sample", list("abcdee"))), **FAST)
+    assert "5 prompts with 1 to 2 seeds each" in uneven.attrs["verdict_reason"]
+    bound = uneven["sample_recurrence_low"].sel(criterion="workbench", channel=5)
+    assert float(bound) == pytest.approx(0.05 ** (1 / 5))
+
+
+@pytest.mark.parametrize("statistic", ["h_mean", "h_max_abs", "h_std"])
+def test_a_sample_with_any_statistic_that_is_not_finite_is_left_out(recording, statistic):
+    torn = recording.copy(deep=True)
+    torn[statistic][3, 1, 2, 1, 0] = np.inf
+    assert locate(torn, **FAST).attrs["samples_left_out"] == [3]
+
+
+def test_some_of_the_blocks_decide_nothing_about_the_model(recording):
+    whole = recording.assign_attrs(layout={"family": "sd3", "blocks": 4, "channels": 48})
+    assert locate(whole, **FAST).attrs["verdict"] == "supported"
+    last = locate(whole.isel(layer=[4]), **FAST)
+    assert last.attrs["verdict"] == "undecided"
+    assert "Only 1 of the model's 4 blocks" in last.attrs["verdict_reason"]
+
+
+def test_some_of_the_channels_are_refused(recording):
+    part = recording.assign_attrs(layout={"channels": 48}).isel(channel=[5, 7, 9])
+    with pytest.raises(AnalysisError, match="only 3 of the model's 48 channels"):
+        locate(part, **FAST)
+
+
+def test_states_that_are_mostly_zero_are_undecided_not_a_ratio_of_nothing():
+    h = np.zeros((6, 2, 3, 2, 16, 48), dtype=np.float32)
+    h[..., 5] = 50.0
+    found = locate(to_dataset(h), **FAST)
+    assert found.attrs["verdict"] == "undecided"
+    assert "more than half of the channels are exactly 0" in found.attrs["verdict_reason"]
+
+
+def test_the_reason_quotes_the_quantity_of_the_criterion_that_decided():
+    wide = synthetic({5: 1000.0}, channels=64)
+    assert "times the mean of all channels" in locate(wide, criterion="stas", **FAST).attrs["verdict_reason"]
+    assert "times the median" not in locate(wide, criterion="sun2024", **FAST).attrs["verdict_reason"]
+    assert "times the median channel (95% interval" in locate(wide, **FAST).attrs["verdict_reason"]
+
+
+@pytest.mark.parametrize("options", [{"confidence": 95}, {"confidence": 0.0}, {"resamples": 0}])
+def test_options_of_the_bootstrap_are_checked(recording, options):
+    with pytest.raises(AnalysisError, match=next(iter(options))):
+        locate(recording, **options)

@@ -142,3 +142,65 @@ def test_magnitude_is_that_of_locate(result):
     np.testing.assert_allclose(
         result["magnitude"].mean("timestep").sel(channel=9), located["magnitude"].sel(channel=9), rtol=1e-5
     )
+
+
+def test_no_writer_where_the_sign_varies_over_tokens():
+    h = np.random.default_rng(0).standard_normal((6, 2, 5, 3, 16, 40))
+    h = np.repeat(h[:, :, :1], 5, axis=2)
+    h[:, :, 3:, :, :, 9] += 20.0 * np.where(np.arange(16) % 2, 1.0, -1.0)  # mean h stays as it was
+    found = modulation(to_dataset(h.astype(np.float32)), channels=[9], **FAST)
+    assert found["massive"].sel(channel=9).values.tolist() == [False, False, False, True, True]
+    assert found["writer"].values.tolist() == [""]
+    assert "no one block can be named" in found.attrs["verdict_reason"]
+
+
+@pytest.mark.parametrize("kept", [[3, 4], [0, 1, 3, 4], [1, 2, 4]])
+def test_no_writer_where_it_was_not_recorded_or_the_state_before_it_was_not(kept):
+    found = modulation(written().isel(layer=kept), channels=[9], **FAST)
+    assert found["writer"].values.tolist() == [""]
+
+
+def test_no_writer_where_two_blocks_write_about_as_much():
+    rng = np.random.default_rng(1)
+    h = np.repeat(rng.standard_normal((8, 2, 1, 3, 16, 40)), 5, axis=2)
+    for layer in (2, 3):  # blocks 1 and 2; by how much each varies from prompt to prompt
+        h[:, :, layer:, :, :, 9] += 10.0 + 3.0 * rng.standard_normal((8, 1, 1, 1, 1))
+    found = modulation(to_dataset(h.astype(np.float32)), channels=[9], **FAST)
+    assert found["writer"].values.tolist() == [""]
+    share = found["write_share"].sel(channel=9).isel(layer=[2, 3])
+    np.testing.assert_allclose(share.sum(), 1.0, atol=0.05)
+
+
+def test_sign_is_that_of_the_last_state_not_of_the_mean_over_blocks():
+    h = np.repeat(np.random.default_rng(2).standard_normal((6, 2, 1, 3, 16, 40)), 6, axis=2)
+    h[:, :, 1:, :, :, 9] -= 30.0  # block 0 writes -30, block 4 +45: the mean over blocks is negative
+    h[:, :, 5:, :, :, 9] += 45.0
+    found = modulation(to_dataset(h.astype(np.float32)), channels=[9], **FAST)
+    assert found["writer"].values.tolist() == ["transformer_blocks.4"]
+
+
+def test_seeds_of_a_prompt_do_not_narrow_the_interval():
+    recording = written()
+    doubled = recording.isel(sample=np.repeat(np.arange(6), 2)).assign_coords(sample=np.arange(12))
+    a, b = (modulation(r, channels=[9], **FAST) for r in (recording, doubled))
+    assert (b.attrs["n_samples"], b.attrs["n_prompts"], b.attrs["n_replicates"]) == (12, 6, 6)
+    assert b.attrs["replicate"] == "prompt"
+    assert "6 prompts × 2 seeds (12 complete samples)" in b.attrs["verdict_reason"]
+    for name in ("sigma_slope_low", "sigma_slope_high", "magnitude_low"):
+        np.testing.assert_allclose(b[name], a[name], rtol=1e-6)
+
+
+def test_samples_with_adaln_terms_that_are_not_finite_are_left_out():
+    torn = written()
+    torn["modulation"][2, 1, 3, 0, 0, 0] = np.nan
+    assert modulation(torn, channels=[9], **FAST).attrs["samples_left_out"] == [2]
+
+
+def test_chosen_channels_can_be_followed_where_others_were_not_recorded():
+    whole = written()
+    part = whole.isel(channel=[2, 9]).assign_attrs(layout={"family": "sd3", "blocks": 4, "channels": 40})
+    found = modulation(part, channels=[9], **FAST)
+    assert np.isnan(found["ratio_to_median"]).all()
+    np.testing.assert_allclose(found["magnitude"], modulation(whole, channels=[9], **FAST)["magnitude"])
+    with pytest.raises(AnalysisError, match="only 2 of the model's 40 channels"):
+        modulation(part, **FAST)

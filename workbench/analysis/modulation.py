@@ -17,8 +17,9 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from workbench.analysis import inference
-from workbench.analysis.locate import locate, located_channels
-from workbench.analysis.visits import TEXT, Visits, divide, require
+from workbench.analysis.criteria import CRITERIA, recurrence
+from workbench.analysis.locate import SIGN_CONSISTENT, locate, located_channels
+from workbench.analysis.visits import TEXT, Visits, counted, divide, require, too_few
 from workbench.errors import AnalysisError
 
 CONFOUNDED = (
@@ -30,7 +31,7 @@ SHOWN_IF_NONE = 3
 
 
 Put = Callable[[str, tuple[str, ...], np.ndarray, str], None]
-"""Adds a variable with its interval: name, dimensions without `sample`, values per sample, description."""
+"""Adds a variable with its interval over prompts: name, dimensions without `sample`, values per sample, description."""
 
 
 def modulation(
@@ -58,7 +59,7 @@ def modulation(
         Smallest slope of ln magnitude per unit of sigma that is called a direction: with many samples any
         slope differs from 0, and one of 0.1 is a change by a tenth from pure noise to the image.
     confidence, resamples, seed
-        Of the bootstrap over samples.
+        Of the bootstrap over prompts (over seeds, where there is one prompt only).
 
     Returns
     -------
@@ -67,17 +68,19 @@ def modulation(
         `ratio_to_median`. `median_magnitude(layer, timestep)`: the median channel. Per (layer, channel):
         `sigma_slope`, slope of ln magnitude per unit of sigma; `step_slope`, the same per whole trajectory
         of steps; `ratio_sigma_slope`, of ln ratio to the median; `sigma_correlation`, Spearman's rho of
-        magnitude and sigma, per sample, averaged over samples; `direction`, +1 grows with noise, -1 grows
+        magnitude and sigma, per sample, averaged; `direction`, +1 grows with noise, -1 grows
         as the noise falls, 0 neither (the interval of `sigma_slope` reaches into ±`smallest_slope`). What
         is written: `write(layer, timestep, channel)`, the change of mean h over the block;
-        `write_share(layer, channel)`, its share of all change in the direction of the channel's sign;
-        `writer(channel)`, the name of the layer with the largest share, empty if none can be told. With
+        `write_share(layer, channel)`, its share of all change in the direction of the channel's sign after
+        the last recorded block; `writer(channel)`, the name of the block with the largest share, empty if
+        none can be told (`_writers` says when). `massive(layer, channel)`, by `workbench`. With
         AdaLN terms: `spike(modulation_term, layer, channel)`, |term| over the median channel's |term|;
         `term(modulation_term, layer, timestep, channel)`, |term|; `term_all(modulation_term, layer,
         all_channel)`, |term| of every channel; `term_correlation(modulation_term, layer, channel)`,
-        Spearman's rho over timesteps between |term| and magnitude, per sample, averaged over samples;
+        Spearman's rho over timesteps between |term| and magnitude, per sample, averaged;
         `writer_correlation(modulation_term, channel)`, the same at the writer. All but `direction`,
-        `writer` and `term_all` have `_low` and `_high` where they are inferred from samples.
+        `writer`, `massive` and `term_all` have `_low` and `_high`. Of a recording of some channels only,
+        ratios and the median channel are NaN.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def modulation(
         If a channel, the branch or the statistics do not exist, or no sample is complete.
     """
     require(recording, "h_mean_abs", "h_mean")
-    visits = Visits(recording, branch)
+    visits = Visits(recording, branch, adaln=True)
     if not smallest_slope >= 0:
         raise AnalysisError(f"smallest_slope={smallest_slope!r} must be 0 or more.")
     options = {"confidence": confidence, "resamples": resamples, "seed": seed}
@@ -96,12 +99,22 @@ def modulation(
     result = xr.Dataset(coords={**coords, "channel": np.asarray(chosen, dtype=np.int64)})
 
     def put(name: str, dims: tuple[str, ...], values_SX: np.ndarray, text: str) -> None:
-        interval = inference.bootstrap_mean(values_SX, confidence=confidence, resamples=resamples, seed=seed)
+        interval = inference.bootstrap_mean(
+            visits.by_prompt(values_SX), confidence=confidence, resamples=resamples, seed=seed
+        )
         for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
             result[name + suffix] = (dims, values, {"long_name": text + suffix.replace("_", ", ")})
 
     magnitude_SLTK = visits.mean_abs_SLTC[..., at_K].astype(np.float64)
-    ratio_SLTK = visits.ratio_to_median_SLTC[..., at_K].astype(np.float64)
+    if visits.channels_missing:  # then the median channel of the model is not known
+        ratio_SLTK, median_SLT = np.full_like(magnitude_SLTK, np.nan), np.full(magnitude_SLTK.shape[:3], np.nan)
+        massive_LK = np.zeros(magnitude_SLTK.shape[1::2], dtype=bool)
+    else:
+        ratio_SLTK = visits.ratio_to_median_SLTC[..., at_K].astype(np.float64)
+        median_SLT = visits.median_SLT1[..., 0].astype(np.float64)
+        rule = CRITERIA["workbench"]
+        massive_LK = recurrence(rule.rule(visits), visits.blocks, rule.parameters).massive_LC[:, at_K]
+    result["massive"] = (("layer", "channel"), massive_LK, {"long_name": "massive at this layer, by workbench"})
     put("magnitude", ("layer", "timestep", "channel"), magnitude_SLTK, "mean |h| over tokens")
     put(
         "ratio_to_median",
@@ -112,7 +125,7 @@ def modulation(
     put(
         "median_magnitude",
         ("layer", "timestep"),
-        visits.median_SLT1[..., 0].astype(np.float64),
+        median_SLT,
         "mean |h| of the median channel",
     )
     _trends(visits, magnitude_SLTK, ratio_SLTK, put, smallest_slope, result)
@@ -202,8 +215,14 @@ def _trends(
 def _writers(visits: Visits, at_K: np.ndarray, put: Put, result: xr.Dataset) -> np.ndarray:
     """Which block writes each channel, from the change of mean h over it: h_out = h_in + what the block writes.
 
-    Only layers whose predecessor on the residual stream was recorded can be judged. Returns positions, -1
-    if none.
+    A block is named only where that can be known:
+
+    * the state after the last recorded block has one sign (h_mean would cancel otherwise);
+    * of all that makes up that state in the direction of its sign, the block's share is apart from every other
+      share: its lower bound is above the upper bound of each other block, of what was there in the first recorded
+      state, and of what changed across blocks that were not recorded.
+
+    Returns positions, -1 where no block is named.
     """
     mean_SLTK = visits.mean_SLTC[..., at_K].astype(np.float64)
     blocks = (
@@ -211,29 +230,41 @@ def _writers(visits: Visits, at_K: np.ndarray, put: Put, result: xr.Dataset) -> 
         if "block" in visits.recording.coords
         else np.arange(-1 if visits.layers[0] == "input" else 0, len(visits.layers) - (visits.layers[0] == "input"))
     )
-    write = np.full_like(mean_SLTK, np.nan)
-    for layer in range(1, len(blocks)):
-        if blocks[layer] == blocks[layer - 1] + 1:
-            write[:, layer] = mean_SLTK[:, layer] - mean_SLTK[:, layer - 1]
+    known_L = np.r_[False, np.diff(blocks) == 1]
+    change = np.concatenate([mean_SLTK[:, :1], np.diff(mean_SLTK, axis=1)], axis=1)
+    write = np.where(known_L[:, None, None], change, np.nan)
     put("write", ("layer", "timestep", "channel"), write, "change of mean h over the block")
+    last = int(np.flatnonzero(visits.blocks)[-1]) if visits.blocks.any() else len(blocks) - 1
+    signed_SK = divide(mean_SLTK[:, last], visits.mean_abs_SLTC[:, last][..., at_K].astype(np.float64)).mean(axis=1)
+    sign_K = visits.average(signed_SK)
     # Only what is written in the direction the channel ends up in makes it massive; a correction back does
     # not.
-    sign_K = np.sign(mean_SLTK[:, visits.blocks].mean(axis=(0, 1, 2)))
-    towards = np.maximum(np.nan_to_num(write) * sign_K, 0.0).mean(axis=2)
-    total = towards.sum(axis=1, keepdims=True)
-    share_SLK = divide(towards, total)
+    towards_SLK = np.maximum(change * np.sign(sign_K), 0.0).mean(axis=2)
+    written_SLK = np.where(known_L[:, None], towards_SLK, 0.0)
     put(
         "write_share",
         ("layer", "channel"),
-        share_SLK,
+        divide(written_SLK, written_SLK.sum(axis=1, keepdims=True)),
         "share of what is written in the direction of the sign",
     )
-    share_LK = share_SLK.mean(axis=0)
-    writer = np.where(share_LK.max(axis=0) > 0, share_LK.argmax(axis=0), -1)
-    names = [visits.layers[i] if i >= 0 else "" for i in writer]
+    put(
+        "_origin",
+        ("layer", "channel"),
+        divide(towards_SLK, towards_SLK.sum(axis=1, keepdims=True)),
+        "share of the last state, in the direction of its sign",
+    )
+    mean_LK, low_LK, high_LK = (result[f"_origin{end}"].values for end in ("", "_low", "_high"))
+    writer = np.full(len(at_K), -1)
+    for k in range(len(at_K)):
+        best = int(mean_LK[:, k].argmax())
+        apart = low_LK[best, k] > np.delete(high_LK[:, k], best).max(initial=0.0)
+        if known_L[best] and apart and abs(sign_K[k]) >= SIGN_CONSISTENT:
+            writer[k] = best
+    for end in ("", "_low", "_high"):
+        del result[f"_origin{end}"]
     result["writer"] = (
         "channel",
-        np.asarray(names, dtype=TEXT),
+        np.asarray([visits.layers[i] if i >= 0 else "" for i in writer], dtype=TEXT),
         {"long_name": "block that writes the channel"},
     )
     return writer
@@ -253,12 +284,14 @@ def _terms(
     terms_SLTMC = np.abs(np.asarray(array.values, dtype=np.float64))
     median = np.median(terms_SLTMC, axis=-1, keepdims=True)
     spike = divide(terms_SLTMC, median, np.nan)[..., at_K]
+    if visits.channels_missing:
+        spike = np.full_like(spike, np.nan)
     chosen_SLTMK = terms_SLTMC[..., at_K]
     put("spike", names, np.moveaxis(spike.mean(axis=2), 2, 1), "|term| over that of the median channel")
     put("term", ("modulation_term", "layer", "timestep", "channel"), np.moveaxis(chosen_SLTMK, 3, 1), "|term|")
     result["term_all"] = (
         ("modulation_term", "layer", "all_channel"),
-        np.moveaxis(terms_SLTMC.mean(axis=(0, 2)), 1, 0),
+        np.moveaxis(visits.average(terms_SLTMC.mean(axis=2)), 1, 0),
         {"long_name": "|term|, mean over timesteps"},
     )
     result.coords["all_channel"] = visits.recording["channel"].values
@@ -287,21 +320,21 @@ def _spearman(a_SLTMK: np.ndarray, b_SLTMK: np.ndarray) -> np.ndarray:
 
 def _reason(result: xr.Dataset) -> str:
     """Say in words which direction was found, and why it decides nothing."""
-    layers, blocks = list(result["layer"].values), result["layer"].values != "input"
+    blocks = result["layer"].values != "input"
     parts = []
     for k, channel in enumerate(result["channel"].values):
-        writer = str(result["writer"].values[k])
-        counted = np.flatnonzero(blocks & (np.arange(len(layers)) >= (layers.index(writer) if writer else 0)))
-        at = result["direction"].isel(channel=k, layer=counted)
+        massive = blocks & result["massive"].isel(channel=k).values
+        at = result["direction"].isel(channel=k, layer=np.flatnonzero(massive if massive.any() else blocks))
         up, down, n = int((at > 0).sum()), int((at < 0).sum()), at.size
-        since = f" from its writer {writer} on" if writer else ""
-        parts.append(f"channel {channel} grows with noise in {up} and as noise falls in {down} of {n} blocks{since}")
+        where = " in which it is massive" if massive.any() else ""
+        writer = str(result["writer"].values[k])
+        by = f"written by {writer}" if writer else "no one block can be named as its writer"
+        parts.append(
+            f"channel {channel} grows with noise in {up} and as noise falls in {down} of {n} "
+            f"block{'s' if n != 1 else ''}{where} ({by})"
+        )
     listed = "; ".join(parts[:4]) + ("; …" if len(parts) > 4 else "")
-    n = result.attrs["n_samples"]
-    few = (
-        ""
-        if n >= inference.MINIMUM_SAMPLES
-        else (f" (with {n} of at least {inference.MINIMUM_SAMPLES} samples no interval and no direction is given)")
-    )
+    few = too_few(result.attrs)
+    few = f" (with {few}, no interval, no direction and no writer is given)" if few else ""
     none = "no channel is massive, the largest are described: " if result.attrs["criterion"].startswith("none") else ""
-    return f"In {n} complete sample{'s' if n != 1 else ''} {none}{listed}{few}; but {CONFOUNDED}."
+    return f"In {counted(result.attrs)} {none}{listed}{few}; but {CONFOUNDED}."

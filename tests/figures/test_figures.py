@@ -74,15 +74,103 @@ def test_draws_saves_and_says_what_it_shows(name, evidence, tmp_path):
 def test_every_axis_with_data_is_labelled(name, evidence):
     module, (given, options) = registry.load(name), arguments(name, evidence)
     figure = module.draw(given, **options)
-    shared = " ".join(t.get_text() for t in figure.texts)
-    for axes in figure.axes:
-        if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>":
-            own = [axes.get_ylabel(), axes.get_shared_y_axes().joined(axes, figure.axes[0])]
-            assert own[0] or own[1] or shared, f"axes {axes} of {name} has no label"
+    drawn = [axes for axes in figure.axes if axes.get_visible() and axes.axison]
+    for axes in drawn:
+        bar = axes.get_label() == "<colorbar>"  # one of its axes is the width of the bar
+        labels = {
+            "x": [figure.get_supxlabel()]
+            + [a.get_xlabel() for a in drawn if a is axes or axes.get_shared_x_axes().joined(axes, a)],
+            "y": [figure.get_supylabel()]
+            + [a.get_ylabel() for a in drawn if a is axes or axes.get_shared_y_axes().joined(axes, a)],
+        }
+        if hasattr(axes, "get_zlabel"):
+            labels["z"] = [axes.get_zlabel()]
+        found = {side: any(texts) for side, texts in labels.items()}
+        assert any(found.values()) if bar else all(found.values()), f"axes {axes} of {name}: {found}"
     words = set(text_of(figure).replace("\n", " ").split())
     # the profile names the largest channel only, images have no channels
     named = {"layer_profile": {"5"}, "images": {"prompt"}}.get(name, {"5", "30"})
     assert named <= words, "the planted channels are named"
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("token_channel", {"5", "30"}),
+        ("token_channel_3d", {"5", "30"}),
+        ("layer_profile", {"5"}),
+        ("gate", {"5", "30"}),
+    ],
+)
+def test_massive_channels_are_named_next_to_what_is_drawn(name, named, evidence):
+    # Not by a tick label that happens to be 5 or 30: by a text inside the axes.
+    module, (given, options) = registry.load(name), arguments(name, evidence)
+    figure = module.draw(given, **options)
+    assert named <= {text.get_text() for axes in figure.axes for text in axes.texts}
+
+
+def test_selection_is_said_in_the_caption(evidence):
+    module = registry.load("token_channel")
+    assert "chosen because a channel stands out most there" in module.caption(evidence["recording"])
+    options = {"layer": "transformer_blocks.2", "step": 1}
+    assert "chosen because" not in module.caption(evidence["recording"], **options)
+    gate = registry.load("gate")
+    assert "with the largest spike at the channel, chosen for that" in gate.caption(evidence["modulation"])
+    assert "Left: size of shift_msa for every" in gate.caption(evidence["modulation"], term="shift_msa")
+
+
+def test_gate_says_the_ratio_and_rank_it_draws(evidence):
+    module, found = registry.load("gate"), evidence["modulation"]
+    row = module.data(found).iloc[0]
+    heights = found["term_all"].sel(modulation_term=row["term"], layer=row["block"])
+    height = float(heights.sel(all_channel=row["channel"]))
+    assert row["times_median"] == pytest.approx(height / float(heights.median()))
+    assert row["rank"] == int((heights >= height).sum())
+    assert f"{row['times_median']:.1f} × the median channel's, rank {row['rank']} of 48" in module.caption(found)
+
+
+def test_gate_of_an_unknown_writer_does_not_say_that_it_writes(evidence):
+    found = evidence["modulation"].copy()
+    found["writer"] = found["writer"].copy(data=np.asarray(["", "transformer_blocks.0"], np.dtypes.StringDType()))
+    module = registry.load("gate")
+    titles = [axes.get_title(loc="left") for axes in module.draw(found).axes]
+    assert any("largest write to channel 5" in title for title in titles)
+    assert any("writes channel 30" in title for title in titles)
+    assert "For channel 5 no one block can be named as the writer" in module.caption(found)
+
+
+def test_trajectory_says_which_blocks_and_channels_it_draws():
+    found = modulation(synthetic(layers=24, tokens=4), channels=list(range(11)), **FAST)
+    module = registry.load("trajectory")
+    caption = module.caption(found)
+    assert "after 12 of 24 blocks, evenly spread," in caption
+    assert "the first of 11" in caption
+    assert set(module.data(found)["channel"]) == set(range(9))
+
+
+def test_no_two_channels_look_alike():
+    looks = list(zip(style.colours(72), style.markers(72), strict=True))
+    assert len(set(looks)) == 72
+
+
+def test_channels_with_gaps_stand_where_they_are_labelled(evidence):
+    recording = evidence["recording"].isel(channel=[1, 5, 7, 30, 31, 40])
+    axes = registry.load("token_channel").draw(recording).axes[0]
+    bottom = registry.load("token_channel").draw(recording).axes[1]
+    assert [label.get_text() for label in bottom.get_xticklabels()] == ["1", "5", "7", "30", "31", "40"]
+    (named,) = [text for text in axes.texts if text.get_text() == "5"]
+    assert named.xy[0] == 1
+
+
+def test_n_is_prompts_in_every_caption(evidence):
+    recording = evidence["recording"].assign_coords(prompt=("sample", list("aabbcc")))
+    for name, given in evidence_of(recording).items():
+        for figure, entry in registry.FIGURES.items():
+            if entry.needs == name and not figure.startswith(("token", "images")):
+                caption = registry.load(figure).caption(given)
+                assert "n = 3 prompts × 2 seeds" in caption, figure
+    few = registry.load("layer_profile").caption(recording)
+    assert "no intervals (3 prompts, of at least 5)" in few
 
 
 def test_same_inputs_give_the_same_bytes_in_another_process(evidence, tmp_path):

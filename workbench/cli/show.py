@@ -95,7 +95,7 @@ def located(found: xr.Dataset) -> None:
     ]
     if rows:
         table(
-            f"Massive channels by criterion {found.attrs['criterion']} (n = {found.attrs['n_samples']} samples)",
+            f"Massive channels by criterion {found.attrs['criterion']} (n = {found.attrs['replication']})",
             ["channel", "sign", "largest after", "mean |h|", "× median channel", "largest on", "blocks"],
             rows,
         )
@@ -119,7 +119,7 @@ def modulated(followed: xr.Dataset) -> None:
         peak = blocks.isel(layer=int(blocks["ratio_to_median"].mean("timestep").values.argmax()))
         low, middle, high = (float(peak[f"sigma_slope{end}"]) for end in ("_low", "", "_high"))
         if math.isnan(low):
-            direction, slope = "too few samples", f"{middle:+.2f}"
+            direction, slope = f"too few {followed.attrs['replicate']}s", f"{middle:+.2f}"
         else:
             direction = {1: "grows with noise", -1: "grows as noise falls", 0: "neither"}[int(peak["direction"])]
             slope = f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]"
@@ -127,7 +127,7 @@ def modulated(followed: xr.Dataset) -> None:
             [int(channel), short(str(peak["layer"].values)), direction, slope, short(str(at["writer"].values)) or "?"]
         )
     table(
-        f"Along the trajectory (n = {followed.attrs['n_samples']} samples)",
+        f"Along the trajectory (n = {followed.attrs['replication']})",
         ["channel", "peak layer", "direction", "slope of ln|h| per sigma", "written by"],
         rows,
     )

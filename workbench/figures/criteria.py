@@ -81,7 +81,9 @@ def draw(evidence: xr.Dataset) -> Figure:
         grid[0, 0].set_yticks(np.asarray(shown) + 0.5, [style.tick(part, i) for i in shown])
         grid[0, 0].set_ylim(0, layers)
         grid[0, 0].set_ylabel("block")
-        figure.supxlabel("channel, by falling mean |h|", fontsize=7.5)
+        figure.supxlabel(
+            "channel: those some test marks, then others; each by falling ratio to the median channel", fontsize=7.5
+        )
         bar = figure.colorbar(image, ax=list(grid[0]), label="ratio to the median channel", aspect=22, pad=0.01)
         style.log_axis(bar.ax.yaxis)
     return figure
@@ -99,5 +101,5 @@ def caption(evidence: xr.Dataset) -> str:
         f"over that of the median channel (mean over {evidence.sizes['timestep']} timesteps). Bold channels, and "
         f"the number above the panel: massive in the model. Of {evidence.sizes['channel']} channels: {counts}; top_k "
         "and top_k_abs_mean are rankings that mark channels in any model. "
-        f"{style.sampled(evidence)}. {style.verdict(evidence)}"
+        f"{style.sampled(evidence.attrs)}. {style.verdict(evidence)}"
     )

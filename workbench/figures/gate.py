@@ -1,4 +1,4 @@
-"""The AdaLN gate of the block that writes a massive channel, against the channel's magnitude."""
+"""An AdaLN term of the block that writes a massive channel, against the channel's magnitude."""
 
 from __future__ import annotations
 
@@ -27,10 +27,20 @@ def _check(evidence: xr.Dataset) -> None:
 
 
 def _writer(evidence: xr.Dataset, k: int) -> int:
-    """Position of the block that writes the k-th channel; the last layer where none is known."""
+    """Position of the block that writes the k-th channel; where none is known, of that with the largest share."""
     name = str(evidence["writer"].values[k])
     layers = [str(layer) for layer in evidence["layer"].values]
-    return layers.index(name) if name else len(layers) - 1
+    if name:
+        return layers.index(name)
+    share = np.nan_to_num(evidence["write_share"].transpose("layer", "channel").values[:, k])
+    return int(share.argmax()) if share.any() else len(layers) - 1
+
+
+def _role(evidence: xr.Dataset, k: int) -> str:
+    """What the block that is shown is to the k-th channel."""
+    if str(evidence["writer"].values[k]):
+        return "writes"
+    return "largest write to" if np.nan_to_num(evidence["write_share"].isel(channel=k)).any() else "last, for"
 
 
 def _term(evidence: xr.Dataset, k: int, term: str | None) -> str:
@@ -51,8 +61,9 @@ def data(evidence: xr.Dataset, *, term: str | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        channel, writer, term, timestep, noise, term_abs, magnitude (both with low and high), spike (|term| over that of
-        the median channel), correlation (Spearman's rho over timesteps, mean over samples).
+        channel, block, role (``writes``, or ``largest write to`` where no writer can be named), term, timestep, noise,
+        term_abs, magnitude (both with low and high), times_median (mean |term| over that of the median channel, as drawn),
+        rank (of mean |term| among all channels, 1 the largest), correlation (Spearman's rho over timesteps, averaged).
     """
     _check(evidence)
     noise, _ = style.noise_axis(evidence)
@@ -60,14 +71,18 @@ def data(evidence: xr.Dataset, *, term: str | None = None) -> pd.DataFrame:
     for k, channel in enumerate(evidence["channel"].values):
         layer, name = _writer(evidence, k), _term(evidence, k, term)
         at = evidence.isel(layer=layer, channel=k).sel(modulation_term=name)
+        heights = at["term_all"].values
+        height = float(at["term_all"].sel(all_channel=channel))
+        median = float(np.median(heights))
+        drawn = {"times_median": height / median if median > 0 else np.nan, "rank": 1 + int((heights > height).sum())}
         for t, timestep in enumerate(evidence["timestep"].values):
             now = at.isel(timestep=t)
-            row = {"channel": int(channel), "writer": str(at["layer"].values), "term": name}
+            row = {"channel": int(channel), "block": str(at["layer"].values), "role": _role(evidence, k), "term": name}
             row |= {"timestep": float(timestep), "noise": noise[t]}
             for variable, column in (("term", "term_abs"), ("magnitude", "magnitude")):
                 for suffix in ("", "_low", "_high"):
                     row[column + suffix] = float(now[variable + suffix])
-            row |= {"spike": float(at["spike"]), "correlation": float(at["term_correlation"])}
+            row |= {**drawn, "correlation": float(at["term_correlation"])}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -102,9 +117,9 @@ def draw(evidence: xr.Dataset, *, term: str | None = None) -> Figure:
 
 
 def _profile(axes: Axes, evidence: xr.Dataset, part: pd.DataFrame, named: dict[int, tuple[Any, str]]) -> None:
-    """Draw |term| of every channel at the writing block."""
-    writer, term = part["writer"].iloc[0], part["term"].iloc[0]
-    values = evidence["term_all"].sel(modulation_term=term, layer=writer)
+    """Draw |term| of every channel at the block that is shown."""
+    block, term = part["block"].iloc[0], part["term"].iloc[0]
+    values = evidence["term_all"].sel(modulation_term=term, layer=block)
     x, y = values["all_channel"].values, values.values
     axes.vlines(x, 0, y, color="0.75", linewidth=max(0.3, min(0.8, 120 / len(x))))
     axes.axhline(float(np.median(y)), color=style.ORDINARY, linestyle="--", linewidth=0.8)
@@ -127,7 +142,7 @@ def _profile(axes: Axes, evidence: xr.Dataset, part: pd.DataFrame, named: dict[i
     axes.set_ylim(0, float(y.max()) * 1.15)
     axes.set_xlabel("channel")
     axes.set_ylabel(f"|{term}|")
-    axes.set_title(f"{style.short(writer)}, writes channel {part['channel'].iloc[0]}")
+    axes.set_title(f"{style.short(block)}, {part['role'].iloc[0]} channel {part['channel'].iloc[0]}")
 
 
 def _path(axes: Axes, part: pd.DataFrame, colour: Any) -> PathCollection:
@@ -150,14 +165,25 @@ def caption(evidence: xr.Dataset, *, term: str | None = None) -> str:
     """Caption of the figure."""
     table = data(evidence, term=term)
     first = table.groupby("channel", sort=False).first()
+    shown, total = list(first.iterrows())[:MOST], evidence.sizes["all_channel"]
     spikes = "; ".join(
-        f"channel {channel}: {row['term']} of {style.short(row['writer'])} is {row['spike']:.1f} × the median's"
-        for channel, row in list(first.iterrows())[:MOST]
+        f"channel {channel}: {row['term']} of {style.short(row['block'])} is {row['times_median']:.1f} × the median "
+        f"channel's, rank {row['rank']} of {total} recorded"
+        for channel, row in shown
     )
+    unknown = [channel for channel, row in shown if row["role"] != "writes"]
+    which = (
+        f" For channel{'s' if len(unknown) != 1 else ''} {style.listed(unknown)} no one block can be named as the writer: "
+        "shown is the block with the largest share of what is written."
+        if unknown
+        else ""
+    )
+    what = "the gate with the largest spike at the channel, chosen for that," if term is None else f"{term}"
     steps = evidence.sizes["timestep"]
     return (
-        "Left: |gate| of every channel in the block that writes the channel (the block over which it grows most), mean "
-        f"over {steps} timesteps; dashed: the median channel. Right: the channel's mean |h| after that block against "
-        "its gate, one point a timestep, with Spearman's ρ over timesteps, averaged over samples. "
-        f"{spikes}. {style.sampled(evidence)}. {style.verdict(evidence)}"
+        f"Left: size of {what} for every channel in the block that writes the channel, mean over {steps} timesteps; "
+        f"dashed: the median channel.{which} Right: the channel's mean |h| after that block against that term, one point a "
+        f"timestep, with Spearman's ρ over timesteps, averaged. {spikes}. "
+        f"{f'The first {len(shown)} of {len(first)} channels. ' if len(first) > len(shown) else ''}"
+        f"{style.sampled(evidence.attrs)}. {style.verdict(evidence)}"
     )

@@ -78,7 +78,7 @@ def caption(recording: xr.Dataset, *, branch: str = "cond") -> str:
     some = f", the first {MOST} of them shown" if n > MOST else ""
     return (
         f"Images of {size['x']} × {size['y']} pixels generated while recording, over {recording.sizes['timestep']} "
-        f"timesteps{some}; recording leaves them bit-identical. n = {n} sample{'s' if n != 1 else ''} (one prompt with one "
+        f"timesteps{some}. n = {n} sample{'s' if n != 1 else ''} (one prompt with one "
         "seed each). The latents are those of the guided prediction of branches "
         f"{' and '.join(map(str, np.atleast_1d(recording['branch'].values)))}. An illustration: no verdict."
     )

@@ -17,7 +17,8 @@ TOP = 3
 def data(recording: xr.Dataset, *, branch: str = "cond", confidence: float = 0.95) -> pd.DataFrame:
     """Tabulate mean |h| of the largest, second, third and median channel of every layer.
 
-    Channels are ranked anew at every visit, then averaged over timesteps in each sample and over samples.
+    Channels are ranked anew at every visit, then averaged over timesteps in each sample, over the samples
+    of a prompt, and over prompts.
 
     Returns
     -------
@@ -33,7 +34,7 @@ def data(recording: xr.Dataset, *, branch: str = "cond", confidence: float = 0.9
     first_SLT = visits.mean_abs_SLTC.argmax(axis=-1)
     rows = []
     for line, values_SLT in lines.items():
-        interval = inference.bootstrap_mean(values_SLT.mean(axis=2), confidence=confidence)
+        interval = inference.bootstrap_mean(visits.by_prompt(values_SLT.mean(axis=2)), confidence=confidence)
         for i, layer in enumerate(visits.layers):
             row = {"layer": layer, "position": i, "line": line, "magnitude": interval.mean[i]}
             row |= {"low": interval.low[i], "high": interval.high[i], "channel": -1, "share": np.nan}
@@ -54,7 +55,7 @@ def draw(recording: xr.Dataset, *, branch: str = "cond", confidence: float = 0.9
     branch : str
         Branch.
     confidence : float
-        Of the bands over samples.
+        Of the bands over prompts.
     """
     table = data(recording, branch=branch, confidence=confidence)
     with style.paper():
@@ -104,14 +105,12 @@ def caption(recording: xr.Dataset, *, branch: str = "cond", confidence: float = 
     top, median = (blocks[blocks["line"] == line]["magnitude"].to_numpy() for line in ("top-1", "median"))
     ratio = top / median
     steps = visits.mean_abs_SLTC.shape[2]
-    intervals = (
-        f"bands are {confidence:.0%} bootstrap intervals over samples"
-        if visits.n >= inference.MINIMUM_SAMPLES
-        else "too few samples for intervals"
-    )
+    attrs = visits.attrs("layer_profile")
+    share = blocks[blocks["line"] == "top-1"]["share"].min()
     return (
         "Mean |h| over image tokens of the three largest channels and of the median channel after each block, "
-        f"averaged over {steps} timestep{'s' if steps != 1 else ''}; {intervals}; numbers name the channel that is "
-        f"largest, where it changes. The largest channel is {ratio.min():.1f} to {ratio.max():.1f} times the median "
-        f"channel. {style.sampled(recording, n=visits.n, branch=branch)}. Descriptive: the verdict is that of locate."
+        f"averaged over {steps} timestep{'s' if steps != 1 else ''}; {style.intervals(attrs, confidence)}; numbers name the "
+        f"channel that is most often the largest, where that changes (at each block in at least {share:.0%} of the visits). "
+        f"The largest channel is {ratio.min():.1f} to {ratio.max():.1f} times the median "
+        f"channel. {style.sampled(attrs)}. Descriptive: the verdict is that of locate."
     )

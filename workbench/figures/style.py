@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from workbench.analysis.visits import too_few
 
 COLUMN, PAGE = 3.4, 7.0
 """Width of one column and of the page, in inches (two-column conference layout)."""
@@ -91,14 +93,14 @@ def new(width: float, height: float, rows: int = 1, columns: int = 1, **options:
 
 
 def colours(n: int) -> list[tuple[float, float, float]]:
-    """Colours for n massive channels, distinguishable for the colour-blind up to ten."""
+    """Colours for n massive channels, distinguishable for the colour-blind up to nine."""
     palette = [colour for i, colour in enumerate(sns.color_palette("colorblind", 10)) if i != 7]  # 7 is the grey
     return [palette[i % len(palette)] for i in range(n)]
 
 
 def markers(n: int) -> list[str]:
-    """Markers for n channels, so that colour is not the only thing that tells them apart."""
-    return [("o", "s", "^", "D", "v", "P", "X", "<", ">")[i % 9] for i in range(n)]
+    """Markers for n channels; eight to nine colours, so that no pair of both comes back before the 73rd channel."""
+    return [("o", "s", "^", "D", "v", "P", "X", "<")[i % 8] for i in range(n)]
 
 
 def short(layer: str) -> str:
@@ -152,13 +154,20 @@ def band(axes: Axes, x: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def sampled(evidence: xr.Dataset, *, n: int | None = None, branch: str | None = None) -> str:
-    """Say of how many samples and of which branch a figure is, for its caption."""
-    count = evidence.attrs["n_samples"] if n is None else n
-    left = evidence.attrs.get("n_samples_recorded", count) - count if n is None else 0
-    out = f"n = {count} sample{'s' if count != 1 else ''} (one prompt with one seed each)"
-    out += f", {left} incomplete left out" if left else ""
-    return f"{out}; branch {branch or evidence.attrs['branch']}"
+def sampled(attrs: Mapping[str, Any]) -> str:
+    """Say of how many prompts and seeds and of which branch a figure is, from the attributes of a result."""
+    left = attrs["n_samples_recorded"] - attrs["n_samples"]
+    out = f"n = {attrs['replication']}" + (f", {left} incomplete samples left out" if left else "")
+    return f"{out}; branch {attrs['branch']}"
+
+
+def intervals(attrs: Mapping[str, Any], confidence: float) -> str:
+    """Say what the bands of a figure are, or why there are none."""
+    if few := too_few(attrs):
+        return f"no intervals ({few})"
+    if attrs["replicate"] == "seed":
+        return f"bands are {confidence:.0%} bootstrap intervals over the seeds of this one prompt"
+    return f"bands are {confidence:.0%} bootstrap intervals over prompts, for the seeds used"
 
 
 def verdict(evidence: xr.Dataset) -> str:

@@ -35,6 +35,21 @@ class Visit(NamedTuple):
     timestep: int
     massive: list[int]
 
+    @property
+    def x(self) -> np.ndarray:
+        """Where each channel stands on the axis: at its number, or by position where channels in between are absent."""
+        labels = np.asarray(self.visits.recording["channel"].values)
+        return labels if (np.diff(labels) == 1).all() else np.arange(len(labels))
+
+    def name_channels(self, axes: Axes) -> None:
+        """Label the axis of channels."""
+        labels = self.visits.recording["channel"].values
+        axes.set_xlabel("channel")
+        if (self.x != labels).any():
+            shown = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), 16)).round().astype(int))
+            axes.set_xticks(shown, [str(labels[i]) for i in shown])
+            axes.set_xlabel("channel, those recorded")
+
 
 def _visit(recording: xr.Dataset, branch: str, sample: int | None, layer: str | None, step: int | None) -> Visit:
     """Choose the visit: by default of the first complete sample the one where a channel stands out most."""
@@ -116,7 +131,7 @@ def draw(
         if not visit.visits.has_hidden:
             figure, grid = style.new(style.PAGE, 1.9)
             _bars(grid[0, 0], visit, legend=True)
-            grid[0, 0].set_xlabel("channel")
+            visit.name_channels(grid[0, 0])
             return figure
         h_NC = np.abs(visit.visits.hidden_NC(visit.sample, visit.layer, visit.timestep))
         return _heatmap(h_NC, visit) if view == "heatmap" else _landscape(h_NC, visit)
@@ -125,11 +140,11 @@ def draw(
 def _bars(axes: Axes, visit: Visit, *, legend: bool) -> None:
     """Draw mean and maximum over tokens of every channel."""
     table = _profile(visit)
-    x = table["channel"].to_numpy()
+    x = visit.x
     axes.vlines(x, table["mean_abs"], table["max_abs"], color="0.85", linewidth=max(0.3, min(1.0, 250 / len(x))))
     axes.plot(x, table["mean_abs"], color=style.ORDINARY, linewidth=0.7, label="mean over tokens")
     axes.plot(x, table["max_abs"], color="0.8", linewidth=0.5, label="maximum over tokens")
-    _mark(axes, visit, table["mean_abs"].to_numpy(), x)
+    _mark(axes, visit, table["mean_abs"].to_numpy(), x, table["channel"].to_numpy())
     axes.set_ylabel("|h|")
     axes.set_xlim(x.min() - 0.5, x.max() + 0.5)
     axes.set_ylim(0, float(table["max_abs"].max()) * 1.12)
@@ -137,12 +152,12 @@ def _bars(axes: Axes, visit: Visit, *, legend: bool) -> None:
         axes.legend(loc="upper right", ncols=2)
 
 
-def _mark(axes: Axes, visit: Visit, height: np.ndarray, x: np.ndarray) -> None:
+def _mark(axes: Axes, visit: Visit, height: np.ndarray, x: np.ndarray, labels: np.ndarray) -> None:
     for colour, c in zip(style.colours(len(visit.massive)), visit.massive, strict=True):
         axes.vlines(x[c], 0, height[c], color=colour, linewidth=1.4)
         axes.plot([x[c]], [height[c]], "o", color=colour, markersize=3)
         axes.annotate(
-            f"{x[c]}", (x[c], height[c]), xytext=(3, 2), textcoords="offset points", fontsize=6.5, color=colour
+            f"{labels[c]}", (x[c], height[c]), xytext=(3, 2), textcoords="offset points", fontsize=6.5, color=colour
         )
 
 
@@ -157,7 +172,7 @@ def _heatmap(h_NC: np.ndarray, visit: Visit) -> Figure:
     figure, grid = style.new(style.PAGE, 3.1, 2, 1, sharex=True, gridspec_kw={"height_ratios": [1, 1.9]})
     _bars(grid[0, 0], visit, legend=True)
     axes = grid[1, 0]
-    x = visit.visits.recording["channel"].values
+    x = visit.x
     pooled, _ = _pool(h_NC, WIDEST, 1)
     image = axes.imshow(
         pooled, aspect="auto", cmap=style.SEQUENTIAL, vmin=0, interpolation="nearest",
@@ -167,7 +182,7 @@ def _heatmap(h_NC: np.ndarray, visit: Visit) -> Figure:
         axes.plot([x[c]], [1.03], marker="v", color=colour, markersize=3.5, clip_on=False,
                   transform=axes.get_xaxis_transform())  # fmt: skip
     axes.set_ylabel("image token")
-    axes.set_xlabel("channel")
+    visit.name_channels(axes)
     figure.colorbar(image, ax=axes, label="|h|", aspect=14, pad=0.01)
     return figure
 
@@ -200,7 +215,7 @@ def _landscape(h_NC: np.ndarray, visit: Visit) -> Figure:
             c, 0, height, f"{labels[c]}", color=colour, fontsize=7, fontweight="bold", ha="center", zorder=10
         )
         text.set_path_effects([withStroke(linewidth=1.6, foreground="white")])  # readable before a dark ridge
-    axes.set_xlabel("channel", labelpad=-8)
+    axes.set_xlabel("channel" if (visit.x == labels).all() else "channel, by position", labelpad=-8)
     axes.set_ylabel("image token", labelpad=-8)
     axes.set_zlabel("|h|", labelpad=-10)
     axes.tick_params(pad=-4, labelsize=6)
@@ -239,9 +254,11 @@ def caption(
     labels = v.recording["channel"].values
     massive = style.listed([int(labels[c]) for c in visit.massive]) if visit.massive else "none"
     ratio = float(v.ratio_to_median_SLTC[at].max())
+    free = [name for name, given in (("layer", layer), ("step", step)) if given is None]
+    chosen = f" ({' and '.join(free)} chosen because a channel stands out most there)" if free else ""
     return (
         f"{what} after {style.short(v.layers[visit.layer])} at {label} {noise[visit.timestep]:.2f} (step "
-        f"{visit.timestep}), sample {v.samples[visit.sample]}{prompt}, branch {branch}. "
+        f"{visit.timestep}), sample {v.samples[visit.sample]}{prompt}, branch {branch}{chosen}. "
         f"Marked: channels massive in this visit by criterion workbench ({massive}); the largest channel is "
         f"{ratio:.1f} times the median channel. n = 1 sample, an illustration; the verdict is that of locate."
     )

@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from workbench.figures import style
 
 MOST_PANELS = 12
+MOST_CHANNELS = 9
+"""Channels drawn, the first of the evidence (the strongest): more lines can't be told apart."""
 
 
 def _layers(evidence: xr.Dataset) -> list[int]:
@@ -24,6 +26,7 @@ def _layers(evidence: xr.Dataset) -> list[int]:
 def data(evidence: xr.Dataset) -> pd.DataFrame:
     """Tabulate magnitude with its interval, and the median channel's, per layer, timestep and channel."""
     x, label = style.noise_axis(evidence)
+    evidence = evidence.isel(channel=slice(MOST_CHANNELS))
     rows = []
     for i in _layers(evidence):
         for t in range(evidence.sizes["timestep"]):
@@ -52,6 +55,7 @@ def draw(evidence: xr.Dataset) -> Figure:
     evidence : xr.Dataset
         What `modulation` returned.
     """
+    evidence = evidence.isel(channel=slice(MOST_CHANNELS))
     layers, channels = _layers(evidence), [int(c) for c in evidence["channel"].values]
     x, label = style.noise_axis(evidence)
     columns = min(4, len(layers))
@@ -97,15 +101,12 @@ def draw(evidence: xr.Dataset) -> Figure:
 def caption(evidence: xr.Dataset) -> str:
     """Caption of the figure."""
     x, label = style.noise_axis(evidence)
-    few = np.isnan(evidence["magnitude_low"]).all()
-    intervals = (
-        "too few samples for intervals"
-        if few
-        else f"bands are {evidence.attrs['confidence']:.0%} bootstrap intervals over samples"
-    )
+    channels, total = list(evidence["channel"].values)[:MOST_CHANNELS], evidence.sizes["channel"]
+    drawn, blocks = len(_layers(evidence)), int((evidence["layer"].values != "input").sum())
+    after = "each block" if drawn == blocks else f"{drawn} of {blocks} blocks, evenly spread,"
     return (
-        f"Mean |h| over image tokens of channel{'s' if evidence.sizes['channel'] != 1 else ''} "
-        f"{style.listed(list(evidence['channel'].values))} (dashed: the median "
-        f"channel) after each block against {label}, over {len(x)} steps from {x.max():.2f} to {x.min():.2f}; "
-        f"{intervals}. {style.sampled(evidence)}. {style.verdict(evidence)}"
+        f"Mean |h| over image tokens of channel{'s' if len(channels) != 1 else ''} "
+        f"{style.listed(channels, most=MOST_CHANNELS)}{f', the first of {total}' if total > len(channels) else ''} "
+        f"(dashed: the median channel) after {after} against {label}, over {len(x)} steps from {x.max():.2f} to {x.min():.2f}; "
+        f"{style.intervals(evidence.attrs, evidence.attrs['confidence'])}. {style.sampled(evidence.attrs)}. {style.verdict(evidence)}"
     )

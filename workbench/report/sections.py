@@ -40,7 +40,8 @@ def the_recording(recording: xr.Dataset, drawn: Drawn) -> Section:
     return Section(
         "recording",
         "The recording",
-        f"A sample is one prompt with one seed; it is the unit of replication of every interval and test below. "
+        "A sample is one prompt with one seed. Intervals and verdicts are over prompts: the samples of a prompt are averaged "
+        "first. With one prompt only they are over its seeds, and hold for this prompt. "
         f"Tier: {recording.attrs['tier']}. dtype: {recording.attrs['dtype']}.",
         figures=[figure for name, figure in drawn.items() if name == "images"],
     )
@@ -61,8 +62,8 @@ def channels(found: xr.Dataset, drawn: Drawn) -> Section:
         [
             {
                 "caption": f"Channels located by the criterion “{found.attrs['criterion']}”, strongest first; n = "
-                f"{found.attrs['n_samples']} samples. Ratio: mean |h| over that of the median channel, at the peak layer, "
-                "with its interval over samples.",
+                f"{found.attrs['replication']}. Ratio: mean |h| over that of the median channel, at the peak layer, "
+                f"with its interval over {found.attrs['replicate']}s.",
                 "head": [name.replace("_", " ") for name in rows[0]],
                 "rows": [list(row.values()) for row in rows],
             }

@@ -32,6 +32,9 @@ def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterat
     all steps if its weight is 0, run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also by
     an exception, hooks and attributes are gone.
 
+    Inside the block, call the pipeline, not its transformer: what the rows of a batch are, only the pipeline knows, and a
+    direct ``pipe.transformer(...)`` after a call of the pipeline is steered as if it came from that call.
+
     Parameters
     ----------
     spec : DetailGuidanceSpec

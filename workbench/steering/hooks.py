@@ -126,7 +126,11 @@ class RootHook(ModelHook):
         return True
 
     def _cond_rows(self, batch: int) -> tuple[slice, float]:
-        """Return the rows of the batch that are the conditional branch, and that branch's gain in the result."""
+        """Return the rows of the batch that are the conditional branch, and that branch's gain in the result.
+
+        Both are the pipeline's word, which it gives at its call and keeps afterwards: a transformer called directly
+        later on is taken for one more call of the same kind. Before the first call there is no word, and it is refused.
+        """
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)  # absent before the pipeline's first call
         if guided is None:
             raise UnsupportedModelError(

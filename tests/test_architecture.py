@@ -51,6 +51,8 @@ def modules() -> Iterator[tuple[str, Path, set[str]]]:
                 package = ".".join(file.relative_to(ROOT).parts[: -node.level]) + "." if node.level else ""
                 base = (package + (node.module or "")).rstrip(".")
                 names.update({base, *(f"{base}.{alias.name}" for alias in node.names)})
+                if base == "workbench":  # a public verb stands for the room it is in
+                    names.update(workbench._VERBS.get(alias.name, "") for alias in node.names)
         yield room, file, names
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import workbench
 from workbench.cli.app import app, main
 
 run = CliRunner()
@@ -141,3 +144,43 @@ def test_the_report_is_one_file_that_loads_nothing_and_repeats_its_numbers(full_
     assert numbers["locate"]["n_samples"] == 4
     for file in (tmp_path / "a" / "figures").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / "figures" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    words = [
+        "record",
+        "mini-image",
+        "--prompts",
+        "red apple",
+        "--seeds",
+        "0:50",
+        "--out",
+        str(tmp_path / "s.zarr"),
+        "-q",
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.argv = ['workbench', *{words!r}]; from workbench.cli import main; main()"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not any((tmp_path / "s.zarr" / "h_mean_abs").glob("c.*")) and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "run the same command to continue" in said
+    assert "Traceback" not in said
+
+
+def test_a_spec_of_another_model_is_not_shown_in_a_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full_store: Path, tmp_path: Path
+) -> None:
+    spec = workbench.derive_dg(
+        workbench.open(full_store), channels=[3], layer="transformer_blocks.1", criterion="top_k"
+    )
+    other = spec.replace(model=spec.model.model_copy(update={"weight_hash": "0" * 16}))
+    workbench.save_spec(other, tmp_path / "other.json")
+    said = error(capsys, monkeypatch, "report", full_store, "--spec", tmp_path / "other.json", "--out", tmp_path / "r")
+    assert "for another model" in said
+    assert not (tmp_path / "r" / "index.html").exists()

@@ -130,6 +130,24 @@ def test_a_fingerprint_stays_with_the_weights(folder: Path, tmp_path: Path) -> N
     assert fingerprint(tiny_pipeline(num_layers=2))["config_hash"] != one["config_hash"]
 
 
+def test_a_fingerprint_sees_a_single_changed_weight() -> None:
+    pipe = tiny_pipeline()
+    before = fingerprint(pipe)["weight_hash"]
+    with torch.no_grad():
+        pipe.transformer.transformer_blocks[1].ff.net[2].bias[5] = 100
+    assert fingerprint(pipe)["weight_hash"] != before
+
+
+def test_a_relative_folder_is_no_hub_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent.parent)
+    assert fingerprint(load_pipeline(Path(folder.parent.name) / folder.name))["repo"] is None
+
+
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="device 'abacus' is none"):
+        load_pipeline(folder, device="abacus")
+
+
 def test_a_model_that_is_not_as_its_layout_says_is_refused_with_the_shapes(tiny: Any) -> None:
     wrong = dataclasses.replace(layout_for(tiny), patch_size="in_channels")
     with pytest.raises(

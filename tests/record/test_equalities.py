@@ -156,6 +156,13 @@ def test_a_selection_records_exactly_that_part(
     assert workbench.verify(part.attrs["path"]).ok
 
 
+@pytest.mark.parametrize("layers", ["input", "transformer_blocks.2"])
+def test_a_single_layer_can_be_recorded(tmp_path: Path, make_recording: Callable[..., Path], layers: str) -> None:
+    store = make_recording(tmp_path / "one.zarr", select=workbench.Select(layers=layers))
+    assert workbench.verify(store).ok
+    assert bool(workbench.open(store).modulation.isnull().all()) == (layers == "input")
+
+
 def test_states_larger_than_a_block_go_visit_by_visit_with_equal_bits(
     tmp_path: Path, make_recording: Callable[..., Path], full_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,31 @@ def test_units_without_a_marker_read_as_absent_although_bytes_are_there(copy: Pa
     assert workbench.verify(copy).absent == ["sample 1: 1 of 24 units were not recorded"]
 
 
+def test_changed_or_missing_coordinates_are_found(copy: Path) -> None:
+    zarr.open_group(str(copy))["seed"][:] = 9
+    assert workbench.verify(copy).wrong == ["the coordinates were changed: record anew into another folder"]
+    with pytest.raises(StoreError, match="coordinates were changed"):
+        workbench.open(copy)
+    shutil.rmtree(copy / "sigma")
+    for act in (workbench.open, workbench.verify):
+        with pytest.raises(StoreError, match="damaged"):
+            act(copy)
+
+
+def test_latents_of_an_unfinished_sample_read_as_absent(copy: Path) -> None:
+    zarr.open_group(str(copy))["sample_checksum"][3] = 0
+    recording = workbench.open(copy)
+    assert np.isnan(recording.latent_final[3]).all()
+    assert not np.isnan(recording.latent_final[:3]).any()
+
+
+def test_a_truncated_file_is_refused_when_opening(copy: Path) -> None:
+    file = chunk(copy, "h_norm", 1)
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(StoreError, match=r"h_norm has 1 truncated files \(c.1.0.0.0.0\)"):
+        workbench.open(copy)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

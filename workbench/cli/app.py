@@ -17,12 +17,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+#: More seeds than this in one range are a slip.
+_MOST = 1_000_000
+
+#: What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
 derive_app = typer.Typer(help="Derive a steering spec from a recording.", no_args_is_help=True)
 app.add_typer(derive_app, name="derive")
 
 Store = Annotated[Path, typer.Argument(help="Folder of a recording.")]
 Model = Annotated[str, typer.Argument(help="Embedded name (mini-image), local diffusers folder, or hub id.")]
-Prompts = Annotated[list[str], typer.Option("--prompts", help="A prompt or a .txt file with one a line; repeatable.")]
+Prompts = Annotated[
+    list[str], typer.Option("--prompts", "--prompt", help="A prompt or a .txt file with one a line; repeatable.")
+]
 Seeds = Annotated[str, typer.Option(help="Seeds, like `0,1,2` or `0:8`.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Branch = Annotated[str, typer.Option(help="Branch of the guidance to look at.")]
@@ -53,12 +61,20 @@ def record(
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     tier: Annotated[str | None, typer.Option(help="stats, or full: all hidden states as well [stats].")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples generated together [1].")] = None,
-    layers: Annotated[str | None, typer.Option(help="Layers to record, like `0:4` or `transformer_blocks.3`.")] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers to record, like `transformer_blocks.3` or `0:4`; position 0 is the state before the first block."
+        ),
+    ] = None,
     timesteps: Annotated[str | None, typer.Option(help="Steps to record, like `::4`.")] = None,
     branches: Annotated[str | None, typer.Option(help="Branches to record, like `cond`.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     budget: Annotated[float, typer.Option(help="Gigabytes above which --yes is asked for.")] = 20.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Record although it is over the budget.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Check an existing store first, record damaged samples anew.")
+    ] = False,
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -76,6 +92,7 @@ def record(
     store = run(
         model, prompts=prompts, seeds=parse_seeds(seeds), out=out, steps=steps, guidance_scale=guidance, height=height,
         width=width, tier=tier, batch_size=batch, revision=revision, dtype=dtype, device=device, yes=yes or plan,
+        repair=repair,
         select=Select(layers=layers, timesteps=timesteps, branches=branches), budget=budget * 1e9, progress=not quiet,
         confirm=confirm,
     )  # fmt: skip
@@ -126,6 +143,8 @@ def derive_dg(
         channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
         weight="auto" if weight is None else weight,
     )
+    if out.exists() and not force:
+        raise WorkbenchError(f"{out} exists already; choose another --out, or replace it with --force.")
     out.parent.mkdir(parents=True, exist_ok=True)
     show.derived(spec, save_spec(spec, out, overwrite=force))
 
@@ -134,7 +153,7 @@ def derive_dg(
 def sample(
     model: Model,
     prompts: Annotated[
-        list[str], typer.Option("--prompt", help="A prompt or a .txt file with one a line; repeatable.")
+        list[str], typer.Option("--prompt", "--prompts", help="A prompt or a .txt file with one a line; repeatable.")
     ],
     spec: Annotated[Path | None, typer.Option(help="A steering spec.")] = None,
     seeds: Seeds = "0",
@@ -187,12 +206,15 @@ def demo(
 
 
 @app.command()
-def verify(store: Store) -> None:
+def verify(store: Store, quiet: Quiet = False) -> None:
     """Re-read everything and check it against the checksums. Exit status 1 if anything is missing or wrong."""
     from workbench import verify as run
     from workbench.cli import show
+    from workbench.progress import Progress
 
-    if not show.verified(store, run(store)):
+    with Progress("verifying", show.sample_count(store), not quiet) as bar:
+        result = run(store, progress=lambda done, total: bar.advance())
+    if not show.verified(store, result):
         raise typer.Exit(1)
 
 
@@ -200,13 +222,15 @@ def verify(store: Store) -> None:
 def figures(
     store: Store,
     out: Annotated[Path, typer.Option(help="Folder for PNG, PDF and CSV files.")] = Path("reports/figures"),
+    criterion: Criterion = "workbench",
     branch: Branch = "cond",
+    quiet: Quiet = False,
 ) -> None:
     """Draw every figure of a recording as PNG, PDF and CSV."""
     from workbench import open as open_store
     from workbench.report.build import draw_all
 
-    _, drawn = draw_all(open_store(store), out, branch=branch)
+    _, drawn = draw_all(open_store(store), out, criterion=criterion, branch=branch, progress=not quiet)
     for figure in drawn.values():
         typer.echo(figure["png"])
 
@@ -252,6 +276,8 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
         for part in text.split(","):
             if ":" in part:
                 start, stop = (int(p) for p in part.split(":"))
+                if not 0 < stop - start <= _MOST:
+                    raise ValueError
                 numbers += range(start, stop)
             else:
                 numbers.append(int(part))
@@ -265,12 +291,20 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
 def main() -> None:
     """Run the command line; a mistake of the user's is one clear line, not a traceback."""
     try:
-        app(standalone_mode=True)
+        app()
     except WorkbenchError as error:
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho(
-            "\nInterrupted. What was complete is kept; run the same command to continue.", fg="yellow", err=True
-        )
-        sys.exit(130)
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'A file'} can't be used: {error.strerror or error}.")
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            typer.secho(
+                "Interrupted. What was complete is kept; run the same command to continue.", fg="yellow", err=True
+            )
+        raise
+
+
+def fail(message: str) -> None:
+    """One line on stderr, exit status 2."""
+    typer.secho(f"Error: {message}", fg="red", err=True)
+    sys.exit(2)

@@ -54,7 +54,8 @@ def plan(the_plan: Any, *, details: bool) -> None:
         f"In all [bold]{size(the_plan.bytes)}[/] in {the_plan.files} files, about "
         f"[bold]{duration(the_plan.seconds)}[/] ({the_plan.sizes['sample']} samples, {len(the_plan.branches)} branches, "
         f"{len(the_plan.layers)} layers, {len(the_plan.steps)} steps, {the_plan.sizes['token']} tokens, "
-        f"{the_plan.sizes['channel']} channels)."
+        f"{the_plan.sizes['channel']} channels).",
+        soft_wrap=True,
     )
 
 
@@ -65,7 +66,8 @@ def recorded(store: Path) -> None:
     recording = open_recording(store)
     _console.print(
         f"Recorded [bold]{recording.sizes['sample']}[/] samples into [bold]{store}[/]. Next: "
-        f"workbench locate {store}, or workbench report {store}."
+        f"workbench locate {store}, or workbench report {store}.",
+        soft_wrap=True,
     )
 
 
@@ -144,6 +146,14 @@ def derived(spec: Any, path: Path) -> None:
         _console.print(f"[yellow]{warning}[/]")
 
 
+def sample_count(store: Path) -> int:
+    """Samples of a recording, without reading it."""
+    from workbench.store import read_attributes
+
+    settings = read_attributes(store)["settings"]
+    return len(settings["prompts"]) * len(settings["seeds"])
+
+
 def verified(store: Path, result: Any) -> bool:
     """Completeness and checksums; True if all is well."""
     _console.print(
@@ -154,6 +164,8 @@ def verified(store: Path, result: Any) -> bool:
         _console.print(f"[yellow]absent[/]: {line} — run the same `workbench record` command to continue")
     for line in result.wrong[:20]:
         _console.print(f"[red]wrong[/]: {line}")
+    if result.wrong:
+        _console.print("Run the same `workbench record` command with --repair: it records these samples anew.")
     if len(result.wrong) > 20:
         _console.print(f"[red]… and {len(result.wrong) - 20} more[/]")
     if result.ok:

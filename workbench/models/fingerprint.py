@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 _SAMPLES = 16
+_CHUNK = 1 << 24
 
 
 def fingerprint(pipe: Any, *, revision: str | None = None) -> dict[str, str | None]:
@@ -16,7 +17,7 @@ def fingerprint(pipe: Any, *, revision: str | None = None) -> dict[str, str | No
     -------
     dict
         ``transformer_class``; ``config_hash`` (of the transformer's config without paths and versions);
-        ``weight_hash`` (of up to 16 evenly spaced elements of every parameter, rounded to bfloat16, so that one
+        ``weight_hash`` (of every parameter's sum and of some of its elements, rounded to bfloat16, so that one
         checkpoint loaded as float32 or as bfloat16 has one hash); ``repo`` and ``revision`` where they are known.
     """
     transformer = pipe.transformer
@@ -37,7 +38,10 @@ def _config_hash(transformer: Any) -> str:
 
 
 def weight_hash(module: Any) -> str:
-    """SHA-256 (16 hex digits) over names, shapes and a fixed sample of all parameters."""
+    """SHA-256 (16 hex digits) over names, shapes, a fixed sample and the exact sum of all parameters.
+
+    The sum, of the bfloat16 bit patterns as integers, sees any single weight that was changed.
+    """
     import torch
 
     digest = hashlib.sha256()
@@ -47,4 +51,7 @@ def weight_hash(module: Any) -> str:
         index = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLES, flat.numel())).long()
         sample = flat[index.to(flat.device)].to(torch.bfloat16).cpu().view(torch.int16)
         digest.update(sample.numpy().tobytes())
+        for part in flat.split(_CHUNK):
+            total = part.to(torch.bfloat16).view(torch.int16).sum(dtype=torch.int64)
+            digest.update(str(int(total)).encode())
     return digest.hexdigest()[:16]

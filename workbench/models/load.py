@@ -38,7 +38,13 @@ def load_pipeline(
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or ("float32" if torch.device(device).type == "cpu" else "bfloat16")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"device {device!r} is none: give cpu, cuda, cuda:1, … ({_first_line(error)})"
+        ) from error
+    dtype = dtype or ("float32" if kind == "cpu" else "bfloat16")
     if dtype not in DTYPES:
         raise UnsupportedModelError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
     source, local = _source(model)
@@ -46,7 +52,10 @@ def load_pipeline(
         pipe = _from_pretrained(source, local=local, revision=revision, dtype=getattr(torch, dtype))
     layout_for(pipe)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    try:
+        return pipe.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedModelError(f"The model can't be put on device {device!r}: {_first_line(error)}") from error
 
 
 def _source(model: str | Path) -> tuple[str, bool]:
@@ -66,7 +75,8 @@ def _source(model: str | Path) -> tuple[str, bool]:
                 f"{path} is a folder, but not a diffusers pipeline: it has no model_index.json. Point at the folder "
                 "that `pipeline.save_pretrained(folder)` wrote."
             )
-        return str(path), True
+        # Absolute, or a relative folder of two words would be taken for a hub id.
+        return str(path.resolve()), True
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UnsupportedModelError(
             f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor an existing diffusers folder, nor a "
@@ -82,7 +92,7 @@ def _from_pretrained(source: str, *, local: bool, revision: str | None, dtype: A
 
     try:
         return load(source, revision=revision, dtype=dtype, use_safetensors=True, local_files_only=local)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged folder makes the loaders raise nearly anything
         what = "read" if local else "fetched from the hub (or found in the local hub cache)"
         fix = (
             "Check that the folder is complete and its weights are .safetensors."

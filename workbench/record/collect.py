@@ -14,7 +14,7 @@ from workbench.record.plan import Plan
 from workbench.record.probe import Shape
 from workbench.record.reduce import reduce_tokens
 from workbench.record.writer import Writer
-from workbench.store.schema import BY_NAME
+from workbench.store.schema import BY_NAME, stored
 
 
 class Collector:
@@ -49,7 +49,6 @@ class Collector:
         self.layer_of = {layer: i for i, layer in enumerate(plan.layers)}
         self.slot_of = {step: i for i, step in enumerate(plan.steps)}
         self.calls = -1
-        self.visited = 0
         self.buffer: dict[str, np.ndarray] = {}
         self.initial: np.ndarray | None = None
 
@@ -58,7 +57,6 @@ class Collector:
     def on_call(self, kwargs: dict[str, Any], temb: torch.Tensor) -> None:
         """A call begins: check that it is the step we think, and keep ``temb``."""
         self.calls += 1
-        self.visited = 0
         if self.calls >= len(self.shape.timesteps):
             raise self._miscounted(self.calls + 1)
         latents = kwargs[self.layout.hidden_argument]
@@ -75,7 +73,6 @@ class Collector:
 
     def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live: reduce or copy it now."""
-        self.visited += 1
         if self._slot is None or layer not in self.layer_of:
             return
         index = self.layer_of[layer]
@@ -90,14 +87,15 @@ class Collector:
             self._planes(index, h_BNC)
 
     def on_done(self) -> None:
-        """A call ends: every block must have been seen; pass the block on when it is full."""
-        if self.visited != len(self.shape.layers):
-            raise RecordingError(
-                f"Call {self.calls} ran {self.visited} of {len(self.shape.layers)} layers; a cache or a layer skip "
-                "is active. Disable it: a skipped block has no state to record."
-            )
+        """A call ends: pass the block on when it is full."""
         slot = self._slot
         if slot is not None and (slot + 1 == len(self.plan.steps) or (slot + 1) % self.plan.block == 0):
+            for (
+                name
+            ) in self.plan.variables:  # what no recorded layer has (the modulation of `input`) is absent, and said so
+                here = BY_NAME[name].part in ("unit", "step") and not (name == "hidden" and self.plan.planes)
+                if here and name not in self.buffer:
+                    self.buffer[name] = self._empty(name)
             self.writer.block(self.targets, slot - slot % self.plan.block, self.buffer)
             self.buffer = {}
         self.on_step()
@@ -134,11 +132,8 @@ class Collector:
         axis = variable.dims.index("timestep")
         start = slot - slot % self.plan.block
         chunk[axis] = min(self.plan.block, len(self.plan.steps) - start)
-        dtype = variable.dtype
-        if name == "hidden":
-            dtype = "uint16" if self.plan.hidden_dtype == "bfloat16" else self.plan.hidden_dtype
-        # Filled, so that what a layer does not have (the modulation of `input`) reads as absent.
-        return np.full(chunk, variable.fill if name != "hidden" else 0, dtype=dtype)
+        # Filled, so that what was not put in reads as absent.
+        return np.full(chunk, *stored(name, self.plan.hidden_dtype))
 
     def _planes(self, layer: int, h_BNC: torch.Tensor) -> None:
         count = len(self.samples)

@@ -11,7 +11,7 @@ from workbench.record.probe import Shape
 from workbench.record.reduce import RANKS
 from workbench.record.settings import Settings
 from workbench.store.create import chunk_shapes
-from workbench.store.schema import BY_NAME
+from workbench.store.schema import BY_NAME, stored
 
 #: Timesteps of one sample are written together up to this many bytes: few files for small models, and flat memory.
 BLOCK_BYTES = 4 << 20
@@ -122,6 +122,4 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -
 
 def itemsize(name: str, hidden_dtype: str) -> int:
     """Bytes of one element of a variable as stored."""
-    if name == "hidden":
-        return 4 if hidden_dtype == "float32" else 2
-    return np.dtype(BY_NAME[name].dtype).itemsize
+    return np.dtype(stored(name, hidden_dtype)[1]).itemsize

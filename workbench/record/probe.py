@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from workbench.errors import UnsupportedModelError
+from workbench.errors import RecordingError, UnsupportedModelError
 from workbench.models.generate import Encode, call_arguments
 from workbench.models.layout import Layout
 from workbench.record.settings import Settings
 from workbench.record.trace import traced
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """A pipeline that refuses its arguments (a size beyond its position table, say) says so with a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecordingError(f"The pipeline refuses these settings: {error}") from error
 
 
 class _SeenEnough(Exception):
@@ -96,19 +105,25 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         def look(*args: Any, **kwargs: Any) -> None:
             traced_forward(*args, **kwargs)
             if timed:
+                _settled()
                 start = time.perf_counter()
                 stand_in.net(*args, **kwargs)
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
+                _settled()
                 shape.seconds = time.perf_counter() - start
             raise _SeenEnough
 
         stand_in.forward = look  # type: ignore[method-assign]
-        with contextlib.suppress(_SeenEnough):
+        with contextlib.suppress(_SeenEnough), _refusals():
             pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
     shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
     _check(shape, seen, layout, len(batch))
     return shape
+
+
+def _settled() -> None:
+    """Wait for what an accelerator still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def branches_of(layout: Layout, rows: int, samples: int) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import zarr
 
 from workbench.errors import RecordingError
 from workbench.models import Encode, call_arguments, fingerprint, generate, is_steered, layout_for, load_pipeline
+from workbench.models.fingerprint import weight_hash
 from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.collect import Collector
@@ -25,8 +27,9 @@ from workbench.record.settings import Settings, make_settings
 from workbench.record.trace import traced
 from workbench.record.writer import Writer, locked
 from workbench.store.create import create
-from workbench.store.open import read_attributes
+from workbench.store.open import check, read_attributes
 from workbench.store.schema import FORMAT, SCHEMA_VERSION
+from workbench.store.verify import verify
 
 #: Ask before writing more than this.
 DEFAULT_BUDGET = 20 * 10**9
@@ -51,6 +54,7 @@ def record(
     device: str | None = None,
     budget: float = DEFAULT_BUDGET,
     yes: bool = False,
+    repair: bool = False,
     progress: bool = True,
     confirm: Callable[[Plan], bool] | None = None,
 ) -> Path:
@@ -74,10 +78,12 @@ def record(
         See :func:`~workbench.models.load_pipeline`.
     budget : float
         Bytes; a larger recording needs ``yes=True``.
+    repair : bool
+        In an existing store, check everything against its checksums first and record damaged samples anew.
     progress : bool
         Show a progress bar.
     confirm : callable, optional
-        Asked with the plan before anything is written; False stops without an error.
+        Asked with the plan before anything is written or continued; False stops without an error.
 
     Returns
     -------
@@ -103,12 +109,13 @@ def record(
     out = Path(out)
     identity = _identity(pipe, settings, encode, revision)
     if out.exists():
-        _same_settings(out, identity)
+        _same_settings(out, identity, repair)
     shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
     if not out.exists():
         _within_budget(plan, budget, yes)
-        if confirm is not None and not confirm(plan):
-            return out
+    if confirm is not None and not confirm(plan):
+        return out
+    if not out.exists():
         create(
             out,
             coordinates=_coordinates(settings, plan, shape),
@@ -118,7 +125,7 @@ def record(
             attributes=_attributes(_name(model, pipe), layout, shape, plan, identity),
         )
     with locked(out):
-        _run(pipe, layout, settings, shape, plan, out, encode, progress)
+        _run(pipe, layout, settings, shape, plan, out, encode, progress, repair)
     return out
 
 
@@ -139,17 +146,18 @@ def _run(
     out: Path,
     encode: Encode | None,
     progress: bool,
+    repair: bool,
 ) -> None:
     samples = settings.samples
-    started, done = _progress(out)
+    done = _finished(out)
+    if repair:
+        done -= verify(out).wrong_samples
     batches = [
         range(i, min(i + settings.batch_size, len(samples))) for i in range(0, len(samples), settings.batch_size)
     ]
     todo = [batch for batch in batches if not done.issuperset(batch)]
     with _writing(out, plan) as writer, Progress("recording", len(todo) * len(shape.timesteps), progress) as bar:
         for batch in todo:
-            for sample in (set(batch) & started) - done:
-                writer.clear(sample)
             collector = Collector(plan, shape, layout, writer, batch, done & set(batch), bar.advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
@@ -178,13 +186,11 @@ def _writing(out: Path, plan: Plan) -> Iterator[Writer]:
     writer.close()
 
 
-def _progress(out: Path) -> tuple[set[int], set[int]]:
-    """Samples with any marker, and samples with all of theirs."""
+def _finished(out: Path) -> set[int]:
+    """Samples that have all of their markers."""
     group: Any = zarr.open_group(str(out), mode="r")
     units, whole = np.asarray(group["unit_checksum"][:]) != 0, np.asarray(group["sample_checksum"][:]) != 0
-    every = (1, 2, 3)
-    started, done = units.any(axis=every) | whole, units.all(axis=every) & whole
-    return {int(i) for i in np.flatnonzero(started)}, {int(i) for i in np.flatnonzero(done)}
+    return {int(i) for i in np.flatnonzero(units.all(axis=(1, 2, 3)) & whole)}
 
 
 def _image_size(pipe: Any, shape: Shape) -> tuple[int, int] | None:
@@ -198,6 +204,7 @@ def _identity(pipe: Any, settings: Settings, encode: Encode | None, revision: st
     return {
         **settings.model_dump(mode="json"),
         "model": fingerprint(pipe, revision=revision),
+        "components": _components(pipe, encode),
         "pipeline_class": type(pipe).__name__,
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
         "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
@@ -205,6 +212,16 @@ def _identity(pipe: Any, settings: Settings, encode: Encode | None, revision: st
         "embeddings": _embedding_hash(encode, settings) if encode else None,
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
+    }
+
+
+def _components(pipe: Any, encode: Encode | None) -> dict[str, str]:
+    """Weight hashes of what else computes the images: the VAE, and the text encoders unless embeddings are given."""
+    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        name: weight_hash(part)
+        for name, part in parts.items()
+        if name != "transformer" and not (encode and name.startswith("text_encoder"))
     }
 
 
@@ -218,8 +235,11 @@ def _embedding_hash(encode: Encode, settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
-def _same_settings(out: Path, identity: dict[str, Any]) -> None:
+def _same_settings(out: Path, identity: dict[str, Any], repair: bool) -> None:
+    """Refuse a store that is damaged or was made otherwise."""
     attributes = read_attributes(out)
+    if not repair:
+        check(out, attributes)
     old = attributes["settings"]
     differ = sorted(name for name in {*old, *identity} if old.get(name) != identity.get(name))
     if differ:
@@ -294,7 +314,7 @@ def _attributes(name: str, layout: Layout, shape: Shape, plan: Plan, identity: d
         "dtype": identity["dtype"],
         "tier": identity["tier"],
         "settings": identity,
-        "settings_fingerprint": hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:16],
+        "settings_fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
         "versions": versions(),
         "git_revision": git_revision(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -304,7 +324,5 @@ def _attributes(name: str, layout: Layout, shape: Shape, plan: Plan, identity: d
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A diffusers config as plain JSON, without its private entries."""
-    import json
-
     kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
     return dict(json.loads(json.dumps(kept, default=str)))

@@ -1,10 +1,10 @@
-"""What is to be recorded: validated, and identified by a fingerprint, so that a resume never mixes two runs."""
+"""What is to be recorded, validated."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,11 +59,6 @@ class Settings(BaseModel):
         """What of the settings a call of the pipeline takes."""
         return {name: getattr(self, name) for name in ("steps", "guidance_scale", "height", "width")}
 
-    def fingerprint(self, **context: Any) -> str:
-        """SHA-256 (16 hex digits) of the settings together with what else decides the numbers."""
-        text = json.dumps({**self.model_dump(mode="json"), **context}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
 
 def make_settings(prompts: Any, seeds: Any, **others: Any) -> Settings:
     """Build :class:`Settings` from what a user gives.
@@ -84,25 +79,29 @@ def make_settings(prompts: Any, seeds: Any, **others: Any) -> Settings:
     texts = read_prompts(prompts)
     if not texts:
         raise RecordingError('There are no prompts. Give at least one: --prompts "red apple", or a text file.')
-    numbers = (seeds,) if isinstance(seeds, int) else tuple(seeds)
+    numbers = (int(seeds),) if isinstance(seeds, Integral) else tuple(int(seed) for seed in seeds)
     if not numbers:
         raise RecordingError("There are no seeds. Give at least one: --seeds 0.")
     for what, values in (("prompt", texts), ("seed", numbers)):
-        twice = {value for value in values if list(values).count(value) > 1}
+        twice = {value for value, count in Counter(values).items() if count > 1}
         if twice:
             raise RecordingError(
-                f"The same {what} is given more than once: {sorted(twice)}. Equal samples are no independent evidence."
+                f"The same {what} is given more than once: {sorted(map(str, twice))}. Equal samples are no independent evidence."
             )
     try:
-        return Settings(
+        settings = Settings(
             prompts=tuple(texts), seeds=numbers, **{name: value for name, value in others.items() if value is not None}
         )
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])} = {item.get('input')!r}: {item['msg']}"
-            for item in error.errors()
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecordingError(f"{place} = {first.get('input')!r} can't be used: {first['msg']}.") from error
+    if settings.select.tokens is not None or settings.select.channels is not None:
+        raise RecordingError(
+            "A recording always holds all tokens and channels; select layers, timesteps and branches here, and tokens and "
+            "channels when you read it."
         )
-        raise RecordingError(f"These settings can't be used: {problems}.") from error
+    return settings
 
 
 def read_prompts(prompts: str | Path | Sequence[str | Path]) -> list[str]:
@@ -110,9 +109,9 @@ def read_prompts(prompts: str | Path | Sequence[str | Path]) -> list[str]:
     items = [prompts] if isinstance(prompts, str | Path) else list(prompts)
     texts: list[str] = []
     for item in items:
-        if isinstance(item, Path) or (len(item) < 4096 and item.endswith(".txt")):
+        if isinstance(item, Path) or (len(item) < 4096 and item.lower().endswith(".txt")):
             try:
-                lines = Path(item).read_text(encoding="utf-8").splitlines()
+                lines = Path(item).read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise RecordingError(f"The prompt file {item} can't be read: {error}.") from error
             texts += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

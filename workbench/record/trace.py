@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from nnsight import NNsight
+from nnsight.intervention.interleaver import OutOfOrderError
 
+from workbench.errors import RecordingError
 from workbench.models.layout import Layout
 
 #: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None, keyword arguments).
@@ -66,6 +68,11 @@ class TracedTransformer(torch.nn.Module):
         """One call of the transformer, traced."""
         try:
             return self._trace(*args, **kwargs)
+        except OutOfOrderError as error:
+            raise RecordingError(
+                f"Not every block of {type(self.net).__name__} ran, or not in order; a cache or a layer skip is active. "
+                "Disable it: a skipped block has no state to record."
+            ) from error
         except TypeError as error:
             # An interrupt may hit between two source lines; nnsight 0.8.1 then fails to tidy its traceback and raises
             # a TypeError about a line number in its place. The user pressed Ctrl-C and should get just that.
@@ -96,10 +103,10 @@ def traced(pipe: Any, layout: Layout, **sinks: Any) -> Iterator[TracedTransforme
     """Put a :class:`TracedTransformer` in the transformer's place, and leave the pipeline as it was found."""
     net = pipe.transformer
     before = {module: _instrumentation(module) for module in net.modules()}
-    stand_in = TracedTransformer(net, layout, **sinks)
-    # Past the pipeline's own __setattr__, which would write the stand-in's class into the pipeline's config.
-    object.__setattr__(pipe, "transformer", stand_in)
     try:
+        stand_in = TracedTransformer(net, layout, **sinks)
+        # Past the pipeline's own __setattr__, which would write the stand-in's class into the pipeline's config.
+        object.__setattr__(pipe, "transformer", stand_in)
         yield stand_in
     finally:
         object.__setattr__(pipe, "transformer", net)

@@ -16,7 +16,7 @@ from workbench.errors import RecordingError, WorkbenchError
 from workbench.record.plan import Plan
 from workbench.store.checksum import checksum, update
 from workbench.store.create import explain
-from workbench.store.schema import BY_NAME, PRESENT
+from workbench.store.schema import BY_NAME
 from workbench.store.verify import unit_parts
 
 #: Blocks that may wait; more would only hide in memory that the disk is too slow.
@@ -38,6 +38,8 @@ class Writer:
         self.path, self.plan = path, plan
         group = zarr.open_group(str(path), mode="r+")
         self.arrays: dict[str, Any] = {name: group[name] for name in plan.variables}
+        self.units = np.asarray(self.arrays["unit_checksum"][:])
+        self.samples = np.asarray(self.arrays["sample_checksum"][:])
         self.plane_crc: dict[tuple[int, int, int, int], int] = {}
         self.error: BaseException | None = None
         self.jobs: queue.Queue[Any] = queue.Queue(maxsize=_WAITING)
@@ -45,10 +47,6 @@ class Writer:
         self.thread.start()
 
     # Given by the recording thread ------------------------------------------------------------------------------
-
-    def clear(self, sample: int) -> None:
-        """Take away a sample's markers before its data are written anew."""
-        self._give(self._clear, sample)
 
     def block(self, samples: Sequence[int | None], start: int, values: Mapping[str, np.ndarray]) -> None:
         """Write units.
@@ -85,7 +83,7 @@ class Writer:
 
     def _raise(self) -> None:
         if self.error is not None:
-            error, self.error = self.error, None
+            error = self.error  # kept: nothing may be written after it
             if isinstance(error, OSError):
                 raise RecordingError(explain(error, self.path)) from error
             if isinstance(error, WorkbenchError):
@@ -103,15 +101,12 @@ class Writer:
                 except BaseException as error:  # handed to the recording thread, whatever it is
                     self.error = error
 
-    def _clear(self, sample: int) -> None:
-        self.arrays["sample_checksum"][sample] = 0
-        self.arrays["unit_checksum"][sample] = 0
-
     def _block(self, samples: list[int | None], start: int, values: dict[str, np.ndarray]) -> None:
         steps = slice(start, start + values["h_mean_abs"].shape[3])
         # Neighbours go in one call a variable: what a call costs is more than what a chunk costs.
         for rows, there in runs(samples):
             mine = {name: array[rows] for name, array in values.items()}
+            self._unmark(self.units, "unit_checksum", (there, slice(None), slice(None), steps))
             self._refuse_nonfinite(there.start, start, mine["h_norm"])
             for name, array in mine.items():
                 where = tuple(steps if d == "timestep" else slice(None) for d in BY_NAME[name].dims[1:])
@@ -119,23 +114,30 @@ class Writer:
             marks = np.zeros(mine["h_mean_abs"].shape[:4], dtype=np.uint64)
             for row, branch, layer, step in np.ndindex(*marks.shape):
                 parts = unit_parts({name: array[row] for name, array in mine.items()}, branch, layer, step)
-                seed = self.plane_crc.pop((there.start + row, branch, layer, start + step), None)
-                marks[row, branch, layer, step] = checksum(parts) if seed is None else self._continue(seed, parts)
+                marks[row, branch, layer, step] = checksum(
+                    parts, self._plane_crc(there.start + row, branch, layer, start + step)
+                )
             self.arrays["unit_checksum"][there, :, :, steps] = marks
 
-    @staticmethod
-    def _continue(crc: int, parts: dict[str, np.ndarray]) -> int:
-        for name in BY_NAME:
-            if name in parts:
-                crc = update(crc, parts[name])
-        return PRESENT + crc
+    def _unmark(self, marks: np.ndarray, name: str, where: Any) -> None:
+        """Take away markers of an earlier run before their data are written anew."""
+        if marks[where].any():
+            self.arrays[name][where] = 0
+            marks[where] = 0
+
+    def _plane_crc(self, *where: int) -> int:
+        """CRC of the hidden state that was written on its own, with which the unit's goes on; 0 if it is in the block."""
+        return self.plane_crc.pop(where) if self.plan.planes else 0  # type: ignore[arg-type]
 
     def _plane(self, where: tuple[int, int, int, int], h_NC: np.ndarray) -> None:
+        sample, branch, layer, step = where
+        self._unmark(self.units, "unit_checksum", (slice(sample, sample + 1), branch, layer, step))
         self.arrays["hidden"][where] = h_NC
         self.plane_crc[where] = update(0, h_NC)
 
     def _finish(self, samples: list[int | None], values: dict[str, np.ndarray]) -> None:
         for rows, there in runs(samples):
+            self._unmark(self.samples, "sample_checksum", there)
             for name, array in values.items():
                 self.arrays[name][there] = array[rows]
             marks = [
@@ -148,11 +150,12 @@ class Writer:
         bad = ~np.isfinite(norms).all(axis=-1)
         if bad.any():
             step, layer, branch, row = (int(i) for i in np.argwhere(bad.transpose(3, 2, 1, 0))[0])  # the first in time
+            half = self.plan.hidden_dtype == "float16"
+            hint = " In float16 this is often an overflow: try --dtype bfloat16, into another --out." if half else ""
             raise RecordingError(
                 f"The hidden state has NaN or infinite values: sample {first + row}, branch {self.plan.branches[branch]}, "
                 f"layer {self.plan.layers[layer]}, step {self.plan.steps[start + step]} ({int(bad.sum())} visits in this "
-                "block). Such a state can't be analysed; nothing of it was marked as recorded. In float16 this is often "
-                "an overflow: try --dtype bfloat16 or float32."
+                f"block). Such a state can't be analysed; nothing of it was marked as recorded.{hint}"
             )
 
 
@@ -182,6 +185,6 @@ def locked(path: Path) -> Any:
     with open(path / "zarr.json", "rb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RecordingError(f"Another process is recording into {path} right now; wait for it to end.") from error
         yield

@@ -11,7 +11,7 @@ import xarray as xr
 
 from workbench.analysis.locate import locate
 from workbench.analysis.modulation import modulation
-from workbench.errors import WorkbenchError
+from workbench.errors import SpecError, WorkbenchError
 from workbench.figures import registry
 from workbench.progress import Progress
 from workbench.report.html import render
@@ -66,9 +66,14 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkbenchError(f"The report can't be written to {out}: {error}. Choose another --out.") from error
+    given = _plain_spec(spec)
+    _belongs(given, recording)
+    if comparison is not None and not (Path(comparison) / "comparison.png").is_file():
+        raise WorkbenchError(
+            f"{comparison} holds no comparison.png; make it with `workbench sample … --compare --out {comparison}`."
+        )
     evidence, drawn = draw_all(recording, folder, criterion=criterion, branch=branch, progress=progress)
     found, followed = evidence["locate"], evidence["modulation"]
-    given = _plain_spec(spec)
     sections = [
         the_recording(recording, drawn),
         states(drawn),
@@ -136,6 +141,18 @@ def _draw(
         "png": folder / f"{name}.png",
         "files": [file.name for file in files],
     }
+
+
+def _belongs(spec: dict[str, Any] | None, recording: xr.Dataset) -> None:
+    """A spec of another model has no place in this report."""
+    if spec is None:
+        return
+    ours, theirs = recording.attrs["model"], spec.get("model", {})
+    if any(ours[key] != theirs.get(key) for key in ("transformer_class", "config_hash", "weight_hash")):
+        raise SpecError(
+            f"The spec is for another model ({theirs.get('transformer_class')}, weights {theirs.get('weight_hash')}) than "
+            f"the recording ({ours['transformer_class']}, weights {ours['weight_hash']}). Derive one from this recording."
+        )
 
 
 def _plain_spec(spec: Any) -> dict[str, Any] | None:

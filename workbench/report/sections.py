@@ -12,7 +12,6 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.locate import table as located_table
-from workbench.errors import WorkbenchError
 
 
 @dataclass
@@ -108,10 +107,6 @@ def guidance(spec: dict[str, Any] | None, comparison: str | Path | None) -> Sect
 
 def _comparison(section: Section, folder: Path) -> None:
     picture = folder / "comparison.png"
-    if not picture.is_file():
-        raise WorkbenchError(
-            f"{folder} holds no comparison.png; make it with `workbench sample … --compare --out {folder}`."
-        )
     caption = folder / "caption.txt"
     section.figures.append(
         {

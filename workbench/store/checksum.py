@@ -7,23 +7,35 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from workbench.store.schema import PRESENT, VARIABLES
+from workbench.store.schema import COORDINATES, PRESENT, VARIABLES
 
 
-def checksum(parts: Mapping[str, np.ndarray]) -> int:
+def checksum(parts: Mapping[str, np.ndarray], crc: int = 0) -> int:
     """Marker of the given arrays: 2³² + CRC-32 of their bytes.
 
     Parameters
     ----------
     parts : mapping of str to array
-        Variable name → the values of this unit (or sample), of any shape. Names outside the schema are refused by
-        ``KeyError`` in the writer long before; here only the schema's order counts.
+        Variable name → the values of this unit (or sample), of any shape; the schema's order counts, not this one's.
+    crc : int
+        CRC-32 of the bytes before these.
     """
-    crc = 0
     for variable in VARIABLES:
         if variable.name in parts:
             crc = update(crc, parts[variable.name])
     return PRESENT + crc
+
+
+def coordinates_checksum(coordinates: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 over all coordinates, by name; texts as UTF-8 with a zero byte between."""
+    crc = 0
+    for name in sorted(coordinates):
+        dtype = COORDINATES[name][1]
+        if dtype == "str":
+            crc = zlib.crc32("\0".join(map(str, coordinates[name])).encode(), crc)
+        else:
+            crc = update(crc, np.asarray(coordinates[name], dtype=dtype))
+    return crc
 
 
 def update(crc: int, values: np.ndarray) -> int:

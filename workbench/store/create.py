@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import zarr
 
 from workbench.errors import StoreError
-from workbench.store.schema import BF16_NAN, BY_NAME, COORDINATES, UNIT
+from workbench.store.checksum import coordinates_checksum
+from workbench.store.schema import BY_NAME, COORDINATES, UNIT, stored
 
 
 def create(
@@ -50,10 +52,20 @@ def create(
     path = Path(path)
     if path.exists():
         raise StoreError(f"{path} exists already; choose another name or remove it.")
-    building = path.with_name(f".{path.name}.creating-{os.getpid()}")
+    around: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        group = zarr.create_group(store=str(building), attributes=dict(attributes))
+        # A name of its own: after an interrupt, zarr's own thread may still be writing into it.
+        around = Path(tempfile.mkdtemp(prefix=f".{path.name}.creating-", dir=path.parent))
+        building = around / "store"
+        group = zarr.create_group(
+            store=str(building),
+            attributes={
+                **attributes,
+                "variables": sorted(variables),
+                "coordinates_checksum": coordinates_checksum(coordinates),
+            },
+        )
         _coordinates(group, coordinates)
         for name, shape in variables.items():
             _variable(group, name, shape, chunks[name], hidden_dtype)
@@ -61,7 +73,8 @@ def create(
     except OSError as error:
         raise StoreError(explain(error, path)) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if around is not None:
+            shutil.rmtree(around, ignore_errors=True)
 
 
 def _coordinates(group: zarr.Group, coordinates: Mapping[str, np.ndarray]) -> None:
@@ -83,11 +96,9 @@ def _coordinates(group: zarr.Group, coordinates: Mapping[str, np.ndarray]) -> No
 def _variable(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], hidden_dtype: str) -> None:
     variable = BY_NAME[name]
     attributes: dict[str, Any] = {"long_name": variable.long_name}
-    dtype: str = variable.dtype
-    fill: float = variable.fill
+    fill, dtype = stored(name, hidden_dtype)
     if name == "hidden":
         attributes["torch_dtype"] = hidden_dtype
-        dtype, fill = ("uint16", BF16_NAN) if hidden_dtype == "bfloat16" else (hidden_dtype, variable.fill)
     group.create_array(
         name=name,
         shape=shape,

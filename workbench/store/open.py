@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import xarray as xr
 import zarr
 
 from workbench.errors import StoreError
-from workbench.store.schema import ATTRIBUTES, BY_NAME, FORMAT, SCHEMA_VERSION, bf16_to_float32
+from workbench.store.checksum import coordinates_checksum
+from workbench.store.schema import ATTRIBUTES, BY_NAME, COORDINATES, FORMAT, SCHEMA_VERSION, bf16_to_float32
 
 
 def open_recording(path: str | Path, *, complete_only: bool = True) -> xr.Dataset:
@@ -36,18 +39,20 @@ def open_recording(path: str | Path, *, complete_only: bool = True) -> xr.Datase
     """
     path = Path(path)
     attributes = read_attributes(path)
+    check(path, attributes)
     try:
         recording: xr.Dataset = xr.open_zarr(path, consolidated=False, mask_and_scale=False, chunks={})
     except Exception as error:  # whatever a damaged store makes zarr or xarray raise, the user's trouble is the store
         raise StoreError(f"{path} is damaged: {_reason(error)} `workbench verify {path}` says which parts.") from error
-    _check_variables(recording, path)
     if recording.get("hidden") is not None and recording.hidden.attrs.get("torch_dtype") == "bfloat16":
         recording["hidden"] = _decode(recording.hidden)
     if complete_only:
         recording = _mask(recording)
     ordered = [name for name in BY_NAME if name in recording.data_vars]
     recording = recording[ordered].assign_coords({name: _plain(recording[name]) for name in recording.coords})
-    recording.attrs = {k: v for k, v in attributes.items() if k != "coordinates"} | {"path": str(path)}
+    recording.attrs = {
+        k: v for k, v in attributes.items() if k not in ("coordinates", "variables", "coordinates_checksum")
+    } | {"path": str(path)}
     return recording
 
 
@@ -84,14 +89,36 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     return attributes
 
 
-def _check_variables(recording: xr.Dataset, path: Path) -> None:
-    for name in ("h_mean_abs", "unit_checksum", "sample_checksum"):
-        if name not in recording:
-            raise StoreError(f"{path} is damaged: its array {name!r} is missing.")
-    for key, array in recording.data_vars.items():
-        variable = BY_NAME.get(str(key))
-        if variable is not None and tuple(array.dims) != variable.dims:
-            raise StoreError(f"{path} is damaged: {key} has dimensions {array.dims}, not {variable.dims}.")
+def check(path: Path, attributes: dict[str, Any]) -> None:
+    """Check that all is there that the attributes promise, of the right size, with unchanged coordinates.
+
+    Looks at metadata, coordinates and the sizes of files; what stands in them is for ``verify``.
+
+    Raises
+    ------
+    StoreError
+        Naming the part that is missing or damaged.
+    """
+    group: Any = zarr.open_group(str(path), mode="r")
+    try:
+        coordinates = {name: np.asarray(group[name][:]) for name in COORDINATES}
+        arrays = {name: group[name] for name in attributes["variables"]}
+    except Exception as error:  # a missing or damaged array makes zarr raise all kinds of errors
+        raise StoreError(f"{path} is damaged: {_reason(error)} Record it anew into another folder.") from error
+    if coordinates_checksum(coordinates) != attributes["coordinates_checksum"]:
+        raise StoreError(f"{path} is damaged: its coordinates were changed. Record it anew into another folder.")
+    for name, array in arrays.items():
+        if array.metadata.dimension_names != BY_NAME[name].dims:
+            raise StoreError(f"{path} is damaged: {name} has dimensions {array.metadata.dimension_names}.")
+        # Nothing is compressed, so every chunk file has the same known size.
+        whole = math.prod(array.chunks) * array.dtype.itemsize
+        with os.scandir(path / name) as files:
+            torn = [f.name for f in files if f.name.startswith("c.") and f.stat().st_size != whole]
+        if torn:
+            raise StoreError(
+                f"{path} is damaged: {name} has {len(torn)} truncated files ({torn[0]}). `workbench verify {path}` says "
+                "which samples they belong to; the same `workbench record` command with --repair records those anew."
+            )
 
 
 def _plain(coordinate: xr.DataArray) -> xr.DataArray:
@@ -111,14 +138,14 @@ def _decode(bits: xr.DataArray) -> xr.DataArray:
 
 def _mask(recording: xr.Dataset) -> xr.Dataset:
     """Let units without a marker read as absent. Costs nothing when all are complete, which one small read tells."""
-    marks = recording.unit_checksum.load() != 0
-    if bool(marks.all()):
+    marks, whole = recording.unit_checksum.load() != 0, recording.sample_checksum.load() != 0
+    if bool(marks.all()) and bool(whole.all()):
         return recording
     for name, array in {str(key): recording[key] for key in recording.data_vars}.items():
         variable = BY_NAME.get(name)
-        if variable is None or variable.part not in ("unit", "step"):
+        if variable is None or variable.part == "marker":
             continue
-        there = marks if variable.part == "unit" else marks.all("layer")
+        there = {"unit": marks, "step": marks.all("layer"), "sample": whole}[variable.part]
         recording[name] = array.where(there, np.asarray(variable.fill, dtype=array.dtype)).transpose(*variable.dims)
         recording[name].attrs = array.attrs
     return recording

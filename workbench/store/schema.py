@@ -105,7 +105,17 @@ ATTRIBUTES = (
     "git_revision",
     "created",
     "block_steps",
+    "variables",
+    "coordinates_checksum",
 )
+
+
+def stored(name: str, hidden_dtype: str) -> tuple[float, str]:
+    """Fill value and dtype of a variable as it lies in the store; bfloat16 as bit patterns."""
+    variable = BY_NAME[name]
+    if name != "hidden":
+        return variable.fill, variable.dtype
+    return (BF16_NAN, "uint16") if hidden_dtype == "bfloat16" else (variable.fill, hidden_dtype)
 
 
 def bf16_to_float32(bits: np.ndarray) -> np.ndarray:

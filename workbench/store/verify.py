@@ -10,9 +10,9 @@ import numpy as np
 import zarr
 
 from workbench.errors import StoreError
-from workbench.store.checksum import checksum
+from workbench.store.checksum import checksum, coordinates_checksum
 from workbench.store.open import read_attributes
-from workbench.store.schema import BY_NAME
+from workbench.store.schema import BY_NAME, COORDINATES
 
 
 @dataclass
@@ -29,6 +29,8 @@ class Verdict:
         Samples with units that were never completed: a resume records them.
     wrong : list of str
         Units whose bytes don't match their checksum, or can't be read.
+    wrong_samples : set of int
+        The samples they belong to: ``record(…, repair=True)`` records those anew.
     """
 
     units: int = 0
@@ -37,6 +39,7 @@ class Verdict:
     finished: int = 0
     absent: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    wrong_samples: set[int] = field(default_factory=set)
 
     @property
     def ok(self) -> bool:
@@ -58,18 +61,24 @@ def verify(path: str | Path, *, progress: Any = None) -> Verdict:
     StoreError
         If it is not a recording at all.
     """
-    read_attributes(path)
+    attributes = read_attributes(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
-        arrays = {name: array for name, array in group.arrays() if name in BY_NAME}
+        group: Any = zarr.open_group(str(path), mode="r")
+        arrays = {name: group[name] for name in attributes["variables"]}
+        coordinates = {name: np.asarray(group[name][:]) for name in COORDINATES}
         marks, finished = np.asarray(arrays["unit_checksum"][:]), np.asarray(arrays["sample_checksum"][:])
     except Exception as error:  # anything a damaged marker array makes zarr raise
-        raise StoreError(f"{path} is damaged beyond checking: {error}") from error
-    labels = {name: [str(v) for v in _labels(group, name)] for name in ("branch", "layer", "timestep")}
+        raise StoreError(f"{path} is damaged beyond checking: {error}. Record it anew into another folder.") from error
+    labels = {name: [str(v) for v in coordinates[name]] for name in ("branch", "layer", "timestep")}
     verdict = Verdict(units=marks.size, samples=len(finished))
+    if coordinates_checksum(coordinates) != attributes["coordinates_checksum"]:
+        verdict.wrong.append("the coordinates were changed: record anew into another folder")
     for sample in range(len(finished)):
+        before = len(verdict.wrong)
         _units(verdict, arrays, marks[sample], sample, labels)
         _sample(verdict, arrays, int(finished[sample]), sample)
+        if len(verdict.wrong) > before:
+            verdict.wrong_samples.add(sample)
         if progress is not None:
             progress(sample + 1, len(finished))
     return verdict
@@ -133,7 +142,3 @@ def _read(
             except Exception as error:  # a truncated or foreign chunk file makes codecs raise all kinds of errors
                 unreadable.append(f"sample {sample}, {name}: can't be read ({type(error).__name__}: {error})")
     return values, unreadable
-
-
-def _labels(group: zarr.Group, name: str) -> np.ndarray:
-    return np.asarray(group[name][:])  # type: ignore[index]

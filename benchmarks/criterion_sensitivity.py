@@ -1,14 +1,19 @@
 """Show how far the default criterion's answer on a recording depends on its parameters.
 
 python -m benchmarks.criterion_sensitivity STORE     a table: one parameter changed at a time, the channels then found
+
+and, where full states were recorded, how far the median of |h| from statistics is from the exact one.
 """
 
 from __future__ import annotations
 
 import argparse
 
+import numpy as np
+import xarray as xr
+
 import workbench
-from workbench.analysis.criteria import CRITERIA, recurrence
+from workbench.analysis.criteria import CRITERIA, median_abs, recurrence
 from workbench.analysis.visits import Visits
 
 SWEEP = {
@@ -37,14 +42,33 @@ def sweep(visits: Visits) -> list[str]:
     return rows
 
 
+def median_errors(recording: xr.Dataset, branch: str, most: int = 150) -> np.ndarray:
+    """Relative error of the median of |h| from statistics, at visits spread evenly over the recording."""
+    exact = Visits(recording, branch)
+    estimated = Visits(recording.drop_vars("hidden"), branch)
+    shape = exact.mean_abs_SLTC.shape[:3]
+    flat = np.unique(np.linspace(0, np.prod(shape) - 1, most).round().astype(int))
+    visits = [tuple(map(int, np.unravel_index(i, shape))) for i in flat]
+    return np.asarray([median_abs(estimated, *visit) / median_abs(exact, *visit) - 1 for visit in visits])
+
+
 def main() -> None:
     """Print the table for a store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", help="a recording")
     parser.add_argument("--branch", default="cond")
     arguments = parser.parse_args()
-    visits = Visits(workbench.open(arguments.store), arguments.branch)
+    recording = workbench.open(arguments.store)
+    visits = Visits(recording, arguments.branch)
+    blocks = visits.average(visits.ratio_to_median_SLTC.mean(axis=2))[visits.blocks]
+    print(f"{visits.replication}; largest ratio to the median channel at a block: {blocks.max():.1f}\n")
     print("\n".join(sweep(visits)))
+    if visits.has_hidden:
+        errors = median_errors(recording, arguments.branch)
+        print(
+            f"\nmedian of |h| from statistics, {len(errors)} visits: {errors.mean():+.1%} on average, "
+            f"at most {np.abs(errors).max():.1%} off"
+        )
 
 
 if __name__ == "__main__":

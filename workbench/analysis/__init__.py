@@ -7,5 +7,5 @@ Nothing here imports torch, diffusers or nnsight. One analysis a module; the fun
 
 Each takes a recording (`docs/schema.md`) first and options by keyword, and returns a Dataset whose
 attributes say what was asked (`analysis`, `criterion`, `parameters`, `seed`, `version`), of how much
-(`n_samples`) and what came out (`verdict`, `verdict_reason`).
+(`n_samples`, `n_prompts`, `n_replicates`) and what came out (`verdict`, `verdict_reason`).
 """

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("export", "write the diffusers folder"), ("card", "measure it; write figures and card")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--target", type=Path, default=EMBEDDED["mini-image"])
+    command.add_argument("--text-only", action="store_true", help="rewrite the card from the metrics.json there is")
     command.add_argument("--judgement", type=Path, help="JSON with verdicts by prompt, see card.write_card")
     return parser
 
@@ -78,7 +79,10 @@ def main(argv: list[str] | None = None) -> None:
         from .card import finish
         from .evaluate import evaluate
 
-        numbers, shots = evaluate(args.target, args.work)
+        if args.text_only:
+            numbers, shots = json.loads((args.target / "metrics.json").read_text(encoding="utf-8")), None
+        else:
+            numbers, shots = evaluate(args.target, args.work)
         judged = json.loads(args.judgement.read_text(encoding="utf-8")) if args.judgement else None
         finish(args.target, numbers, shots, judged)
         print(args.target / "README.md")

@@ -172,17 +172,19 @@ the settings of the last leg; `training.json` has what each leg was set to.
 ![unseen prompts](unseen.webp)
 
 * Another seed gives nearly the same picture ({n["psnr_between_seeds_db"]} dB between two seeds, mean over the grid's prompts): each
-  caption has one training picture, and that is what comes out.
+  caption has one training picture, and that is what comes out. Do not count seeds of one prompt as independent
+  samples of pictures; vary the prompt.
 * 64 x 64 px only; white background; one style; persons are the default yellow.
 * Words outside its vocabulary are all the same to it.
 * Results on it say that a method runs and how it reads, not that it holds for large models.
 """
 
 
-def finish(folder: Path, numbers: dict, shots: dict, judged: dict | None = None) -> None:
-    """Put figures, ``metrics.json`` and ``README.md`` into the exported ``folder``."""
+def finish(folder: Path, numbers: dict, shots: dict | None, judged: dict | None = None) -> None:
+    """Put figures, ``metrics.json`` and ``README.md`` into the exported ``folder``; without ``shots`` figures stay."""
     from .figures import draw_figures
 
-    draw_figures(numbers, shots, folder)
+    if shots is not None:
+        draw_figures(numbers, shots, folder)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(write_card(numbers, judged), encoding="utf-8")

@@ -1,8 +1,7 @@
 """What may be said about prompts not seen: intervals over prompts, corrections for multiplicity, a minimum n.
 
-A *prompt* is the unit of replication: samples of one prompt resemble each other (in recordings of the
-embedded model more than nine tenths of the spread of a massive channel is between prompts), and seeds are
-shared by all prompts. Tokens, layers and steps are therefore averaged inside a sample, samples inside
+A *prompt* is the unit of replication: samples of one prompt resemble each other (most of the spread of a
+massive channel is between prompts), and seeds are shared by all prompts. Tokens, layers and steps are therefore averaged inside a sample, samples inside
 their prompt (`by_prompt`), and only then is anything inferred. Where there is one prompt only, its seeds
 are the replicates, and what is said holds for this prompt. Every function here takes arrays whose first
 axis is the replicates and nothing else that could be mistaken for replication.

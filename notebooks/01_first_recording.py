@@ -42,8 +42,8 @@ folder = Path(tempfile.mkdtemp(prefix="workbench-"))
 # One call generates the images and keeps what every block put on the residual stream, at every step, for both branches of
 # classifier-free guidance. The images are bit-identical to those of the plain pipeline: recording only looks.
 #
-# A *sample* is one prompt with one seed. It is the unit of replication: tokens, layers and steps of one image are not
-# independent of each other, so every interval below is over samples.
+# A *sample* is one prompt with one seed. Tokens, layers and steps of one image are not independent of each other, and neither
+# are two seeds of one prompt: every interval below is over *prompts*.
 
 # %%
 store = workbench.record(

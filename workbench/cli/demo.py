@@ -11,7 +11,7 @@ from rich.console import Console
 from workbench.cli import show
 from workbench.errors import WorkbenchError
 
-#: Prompts of the recording: 16 samples in all, so that intervals over samples mean something.
+#: Eight prompts, because intervals are over prompts; two seeds of each.
 RECORDED = ("red apple", "dog face", "blue heart", "pizza", "cat face", "rocket", "sunflower", "hamburger")
 SEEDS = (0, 1)
 STEPS, GUIDANCE = 20, 4.0

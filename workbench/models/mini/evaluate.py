@@ -16,7 +16,7 @@ from . import data
 from .dit import MiniModel, make_transformer
 from .export import folder_bytes
 from .grid import GUIDANCE, SAMPLING_STEPS, draw_prompts
-from .massive import SIGMAS, channel_means, ma_report, ratios
+from .massive import SIGMAS, channel_means, ma_report, ratios, tokens_led
 from .text import Conditioner, token_ids
 from .train import PROMPTS, SHIFTS
 from .vae import encode_all, psnr, to_signal
@@ -97,6 +97,7 @@ def ma_figures(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> di
         "timestep_input_only": by_time,
         "timestep_input_only_middle_block_top_and_median": by_time_absolute,
         "channels_in_top3": {str(c): top3.count(c) for c in sorted(set(top3), key=lambda c: -top3.count(c))[:6]},
+        "tokens_led_by_top_channel": tokens_led(model, latents, ids),
         "cells": len(SIGMAS) * len(blocks),
     }  # fmt: skip
 

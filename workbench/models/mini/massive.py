@@ -22,10 +22,18 @@ def channel_means(
     ids
         (B, L) prompt tokens.
     """
+    return torch.stack([h.mean(dim=(0, 1)) for h in magnitudes(model, latents, ids, sigma, seed)])
+
+
+@torch.no_grad()
+def magnitudes(
+    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, seed: int = 0
+) -> list[torch.Tensor]:
+    """|h| of the image tokens after every block, each (B, 64, channels); arguments as in ``channel_means``."""
     rows: list[torch.Tensor] = []
 
     def hook(_module, _inputs, output) -> None:
-        rows.append(output[1].float().abs().mean(dim=(0, 1)).cpu())  # output: (context, image) streams
+        rows.append(output[1].float().abs().cpu())  # output: (context, image) streams
 
     handles = [block.register_forward_hook(hook) for block in model.transformer.transformer_blocks]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
@@ -40,7 +48,16 @@ def channel_means(
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(rows)
+    return rows
+
+
+def tokens_led(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> dict[str, list[float]]:
+    """Share of the image tokens whose largest channel is the top channel of their block, by noise level."""
+    table = {}
+    for sigma in SIGMAS:
+        rows = magnitudes(model, latents, ids, sigma)
+        table[str(sigma)] = [round(float((h.argmax(-1) == h.mean((0, 1)).argmax()).float().mean()), 3) for h in rows]
+    return table
 
 
 def ratios(means: torch.Tensor) -> list[float]:

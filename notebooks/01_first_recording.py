@@ -48,12 +48,12 @@ folder = Path(tempfile.mkdtemp(prefix="workbench-"))
 # %%
 store = workbench.record(
     "mini-image",
-    prompts=["red apple", "dog face", "blue heart", "pizza"],
-    seeds=[0, 1],
+    prompts=["red apple", "dog face", "blue heart", "pizza", "rocket", "sunflower"],
+    seeds=0,
     steps=20,
     guidance_scale=4.0,
     tier="full",
-    batch_size=8,
+    batch_size=6,
     out=folder / "first.zarr",
     progress=False,
 )
@@ -65,7 +65,7 @@ recording
 # workbench to read it: `xarray.open_zarr(store, consolidated=False)` gives the same. These are the images it drew:
 
 # %%
-figure, axes = plt.subplots(1, 8, figsize=(12, 1.9))
+figure, axes = plt.subplots(1, 6, figsize=(9, 1.9))
 for i, axis in enumerate(axes):
     axis.imshow(recording.image[i])
     axis.set_title(f"{recording.prompt.values[i]}\nseed {recording.seed.values[i]}", fontsize=8)
@@ -153,7 +153,7 @@ from workbench.sampling.compare import compare, comparison_figure
 if spec is not None:
     result = workbench.sample(
         "mini-image",
-        prompts=["red apple", "dog face", "blue heart", "pizza"],
+        prompts=["red apple", "dog face", "blue heart", "pizza", "rocket", "sunflower"],
         seeds=100,
         spec=spec,
         modes=("plain", "cfg", "dg", "cfg+dg"),

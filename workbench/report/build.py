@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.locate import locate
+from workbench.analysis.locate import table as located_table
 from workbench.analysis.modulation import modulation
 from workbench.errors import SpecError, WorkbenchError
 from workbench.figures import registry
@@ -82,7 +83,11 @@ def report(
         *([guidance(given, comparison)] if given or comparison else []),
         provenance(recording),
     ]
-    numbers = {"locate": dict(found.attrs), "modulation": dict(followed.attrs), "spec": given}
+    numbers = {
+        "locate": {**found.attrs, "channels": located_table(found)},
+        "modulation": dict(followed.attrs),
+        "spec": given,
+    }
     (out / "numbers.json").write_text(
         json.dumps(numbers, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8"
     )

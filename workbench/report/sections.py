@@ -62,9 +62,33 @@ def channels(found: xr.Dataset, drawn: Drawn) -> Section:
             {
                 "caption": f"Channels located by the criterion “{found.attrs['criterion']}”, strongest first; n = "
                 f"{found.attrs['replication']}. Ratio: mean |h| over that of the median channel, at the peak layer, "
-                f"with its interval over {found.attrs['replicate']}s.",
-                "head": [name.replace("_", " ") for name in rows[0]],
-                "rows": [list(row.values()) for row in rows],
+                f"with its interval over {found.attrs['replicate']}s. Largest on: share of tokens whose largest channel it is, "
+                "there. The full table is in numbers.json.",
+                "head": [
+                    "channel",
+                    "sign",
+                    "blocks",
+                    "peak layer",
+                    "mean |h|",
+                    "× median",
+                    "× mean",
+                    "largest on",
+                    "also by",
+                ],
+                "rows": [
+                    [
+                        row["channel"],
+                        row["sign"],
+                        row["layers"],
+                        row["peak_layer"],
+                        row["magnitude"],
+                        f"{row['ratio_to_median']:.1f} [{row['ratio_low']:.1f}, {row['ratio_high']:.1f}]",
+                        row["ratio_to_mean"],
+                        f"{row['dominance']:.0%}",
+                        row["also_by"],
+                    ]
+                    for row in rows
+                ],
             }
         ]
         if rows

@@ -16,7 +16,7 @@ from workbench.errors import SpecError
 from workbench.steering.spec import MAX_CHANNELS, DetailGuidanceSpec, Window
 
 DEFAULT_WEIGHT = 1.0
-"""w where none is given. Paper A's values are not established. On a provisional mini-image 1 to 4 keep the content, none
+"""w where none is given. Paper A's values are not established. On mini-image 1 and 4 keep the content, neither
 adds detail (docs/spec.md), so this is the mildest of those measured."""
 
 DEFAULT_WINDOW = Window(unit="sigma", low=0.0, high=1.0)

@@ -79,8 +79,10 @@ for i, axis in enumerate(axes):
 # %%
 state = recording.hidden.sel(branch="cond", layer="transformer_blocks.5").isel(sample=0, timestep=5)
 figure, axis = plt.subplots(figsize=(11, 3))
-abs(state).plot.imshow(ax=axis, cmap="rocket_r" if "rocket_r" in plt.colormaps() else "magma_r", add_labels=False)
-axis.set(xlabel="channel", ylabel="image token", title="|h| after block 5: the dark stripes are massive activations")
+abs(state).plot.imshow(ax=axis, cmap="magma_r", add_labels=False)
+_ = axis.set(
+    xlabel="channel", ylabel="image token", title="|h| after block 5: the dark stripes are massive activations"
+)
 
 # %% [markdown]
 # Dark vertical stripes: a few channels are large on nearly every token.

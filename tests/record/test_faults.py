@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,21 @@ def test_a_full_disk_says_so_and_the_same_command_goes_on(
         assert same(disk / "s.zarr", full_store)
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_that_cannot_grow_is_a_full_disk_too(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # below one chunk of `hidden`
+    try:
+        with pytest.raises(RecordingError, match="disk is full.*same command"):
+            make_recording(tmp_path / "s.zarr")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert workbench.verify(tmp_path / "s.zarr").wrong == []
+    make_recording(tmp_path / "s.zarr")
+    assert same(tmp_path / "s.zarr", full_store)
 
 
 def test_other_settings_are_refused_by_name_and_nothing_is_touched(

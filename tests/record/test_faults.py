@@ -187,6 +187,7 @@ def test_a_full_disk_says_so_and_the_same_command_goes_on(
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", disk], capture_output=True).returncode:
+        # Only where one may not mount; the same error from a file-size limit is tested below, everywhere.
         pytest.skip("needs the right to mount a small disk")
     try:
         with pytest.raises((RecordingError, StoreError), match="disk is full.*same command") as full:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from workbench.models.mini import EMBEDDED, embedded_path
+from workbench.models.mini import embedded_path
 from workbench.models.mini.export import BUDGET_BYTES, export, folder_bytes
 from workbench.models.mini.vae import make_vae, train_vae
 
@@ -55,7 +55,6 @@ def test_autoencoder_trains_and_keeps_its_encoder_when_sharpened(tmp_path):
 
 
 @pytest.mark.model
-@pytest.mark.skipif(not EMBEDDED["mini-image"].exists(), reason="the embedded model is not installed")
 def test_shipped_folder_fits_and_loads_offline(monkeypatch):
     folder = embedded_path("mini-image")
     assert folder_bytes(folder) <= BUDGET_BYTES

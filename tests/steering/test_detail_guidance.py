@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workbench.errors import SpecError
-from workbench.steering.detail_guidance import combine, mask_channels, shifted_cond
+from workbench.steering.detail_guidance import combine, shifted_cond
 
 
 def three(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -38,12 +38,3 @@ def test_gain_0_is_refused() -> None:
     c, _, m = three()
     with pytest.raises(SpecError, match="guidance scale is 0"):
         shifted_cond(c, m, 1.0, gain=0.0)
-
-
-def test_mask_is_a_copy_with_zeros() -> None:
-    state = torch.ones(2, 3, 8)
-    masked = mask_channels(state, (1, 7))
-    assert masked.sum(dim=(0, 1)).tolist() == [6, 0, 6, 6, 6, 6, 6, 0]
-    assert state.sum() == 48
-    with pytest.raises(SpecError, match="channel 8 does not exist: the state has 8 channels, 0 to 7"):
-        mask_channels(state, (1, 8))

@@ -1,11 +1,10 @@
-"""Detail Guidance (paper A: Gan et al., arXiv 2510.11538, ICLR 2026): the arithmetic and the mask, nothing else.
+"""Detail Guidance (paper A: Gan et al., arXiv 2510.11538, ICLR 2026): the arithmetic, nothing else.
 
 Shapes: B rows of the batch, N image tokens, C hidden-state channels; predictions are of the latents' shape (B, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from workbench.errors import SpecError
@@ -59,22 +58,3 @@ def shifted_cond(d_cond: torch.Tensor, d_degraded: torch.Tensor, weight: float, 
     if gain == 0:
         raise SpecError("the guidance scale is 0, so the pipeline ignores the prompt and Detail Guidance can't act.")
     return d_cond + (weight / gain) * (d_cond - d_degraded)
-
-
-def mask_channels(hidden_bnc: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
-    """Return a copy of the image-token state (B, N, C) with `channels` set to zero on every token.
-
-    Only image tokens are masked: paper A finds its massive activations on all spatial tokens and speaks of the hidden
-    state of those; whether it also masks the text stream is not established, so the text stream is left alone.
-
-    Raises
-    ------
-    SpecError
-        If a channel lies outside the state.
-    """
-    width = hidden_bnc.shape[-1]
-    if max(channels) >= width:
-        raise SpecError(f"channel {max(channels)} does not exist: the state has {width} channels, 0 to {width - 1}.")
-    masked = hidden_bnc.clone()
-    masked[..., list(channels)] = 0
-    return masked

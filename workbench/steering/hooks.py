@@ -11,7 +11,8 @@ from diffusers.hooks.hooks import ModelHook
 
 from workbench.errors import UnsupportedModelError
 from workbench.models.layout import Layout
-from workbench.steering.detail_guidance import mask_channels, shifted_cond
+from workbench.steering.detail_guidance import shifted_cond
+from workbench.steering.edits import edit_channels
 from workbench.steering.schedule import place
 from workbench.steering.spec import DetailGuidanceSpec
 
@@ -52,8 +53,8 @@ class MaskHook(ModelHook):
         if not (self.active and self.enabled):
             return args, kwargs
         if self.argument in kwargs:
-            return args, kwargs | {self.argument: mask_channels(kwargs[self.argument], self.channels)}
-        masked = mask_channels(args[self.position], self.channels)
+            return args, kwargs | {self.argument: edit_channels(kwargs[self.argument], self.channels, "zero")}
+        masked = edit_channels(args[self.position], self.channels, "zero")
         return (*args[: self.position], masked, *args[self.position + 1 :]), kwargs
 
 

@@ -37,6 +37,9 @@ S = TypeVar("S", bound="Spec")
 # Validation context of a spec whose hash is still to be taken; compared by identity.
 _UNHASHED: dict[str, Any] = {"unhashed": True}
 
+Action = Literal["zero", "scale", "mean"]
+"""What is done to the channels: `workbench.steering.edits.edit_channels`."""
+
 Text = Annotated[str, Field(max_length=200)]
 Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z:_-]{1,200}$")]
 

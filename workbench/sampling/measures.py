@@ -1,16 +1,29 @@
-"""Numbers for one image: what guidance changes in fine detail, in colour, and what it leaves of the content.
+"""Numbers for images: what is there of fine detail, of colour, of the content, and how far that is from real pictures.
 
-Numpy only. Images are uint8 or float in [0, 1], shape (Y, X, 3), sRGB as stored; y_YX is their luma in [0, 1]. Every
-function takes one image, so that a batch never changes a number.
+No torch. Images are uint8 or float in [0, 1], shape (Y, X, 3), sRGB as stored; y_YX is their luma in [0, 1]. Every
+function takes one image, so that a batch never changes a number; `image_measures` goes through many and returns one
+array a measure. `TABLE` says of each what kind it is (detail, content, distance, other), its unit and its label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from workbench.sampling.spectrum import (
+    BAND_EDGES,
+    BANDS,
+    Reference,
+    band_power,
+    luma,
+    own_spectral_distance,
+    spectral_distance,
+    to_float,
+)
 
 Array = npt.NDArray[Any]
 
@@ -19,26 +32,6 @@ LOW_PASS_SHARE = 1 / 16
 
 HIGH_FREQUENCY = 0.25
 """Frequency above which power counts as high, in cycles per pixel; half of what pixels can carry (0.5)."""
-
-
-def to_float(image: Array) -> Array:
-    """Return the image as float64 in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If it is not of shape (Y, X, 3).
-    """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"an image has shape (y, x, 3), not {image.shape}.")
-    scale = 255.0 if np.issubdtype(image.dtype, np.integer) else 1.0
-    return np.asarray(image, dtype=np.float64) / scale
-
-
-def luma(image: Array) -> Array:
-    """Return y_YX = 0.299 R + 0.587 G + 0.114 B in [0, 1] (ITU-R BT.601)."""
-    return np.asarray(to_float(image) @ np.array([0.299, 0.587, 0.114]))
 
 
 def high_frequency_share(image: Array, cutoff: float = HIGH_FREQUENCY) -> float:
@@ -149,4 +142,160 @@ MEASURES: dict[str, Callable[[Array], float]] = {
     "saturation": saturation,
     "clipped": clipped,
 }
-"""Measures of one image by name. `low_pass_similarity` needs a second image; `compare` takes that of the same seed."""
+"""Measures of one image alone by name, what `compare` shows; all measures are in `TABLE`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """What a measure is: `kind` (detail, content, distance or other), `unit` ("" if it has none), `label` in a figure.
+
+    `needs` names what `image_measures` must be given for it: "", "plain", "judge", "reference" or "clip".
+    """
+
+    kind: str
+    unit: str
+    label: str
+    equation: str
+    source: str
+    needs: str = ""
+
+
+def _band_label(k: int) -> str:
+    low, high = (("0" if edge == 0 else f"1/{round(1 / edge)}") for edge in BAND_EDGES[k : k + 2])
+    return f"band power {low}–{high} cycles/px" if k < BANDS - 1 else f"band power above {low} cycles/px"
+
+
+_FIELD = "Field 1987"
+
+TABLE: dict[str, Measure] = {
+    "edge_energy": Measure(
+        "detail", "luma/px", "edge energy", "mean of √(g_x² + g_y²), g: Sobel / 8", "Sobel & Feldman 1968"
+    ),
+    **{
+        f"band_power_{k}": Measure("detail", "ln luma²", _band_label(k), "ln Σ power of the luma in the band", _FIELD)
+        for k in range(BANDS)
+    },
+    "high_frequency_share": Measure(
+        "detail", "", "high-frequency share", "power above 1/4 cycles/px ÷ all power but the mean", _FIELD
+    ),
+    "spectral_distance": Measure(
+        "distance", "sd", "distance to the data's spectrum", "√(mean over bands of ((b − mean) / sd)²)",
+        "here", "reference",
+    ),
+    "own_spectral_distance": Measure(
+        "distance", "ln luma²", "distance to the own picture's spectrum", "√(mean over bands of (b − b_own)²)",
+        "here", "reference",
+    ),
+    "low_pass_similarity": Measure(
+        "content", "", "low-pass similarity", "Pearson r of both images after a blur of 1/16 of the side",
+        "here", "plain",
+    ),
+    "semantic": Measure(
+        "content", "log-odds", "semantic log-odds", "ln p − ln(1 − p), p: the judge's probability of the prompt's class",
+        "judge", "judge",
+    ),
+    "recognised": Measure(
+        "content", "0/1", "recognised", "1 if the judge's first class is the prompt's", "judge", "judge"
+    ),
+    "clip_score": Measure(
+        "content", "", "CLIP score", "100 · max(cos(image, text), 0)", "Hessel et al. 2021", "clip"
+    ),
+    "contrast": Measure("other", "luma", "contrast", "standard deviation of the luma", "Peli 1990"),
+    "colourfulness": Measure("other", "", "colourfulness", "M3", "Hasler & Süsstrunk 2003"),
+    "saturation": Measure("other", "", "saturation", "mean of (max − min) / max over RGB", "Smith 1978"),
+    "clipped": Measure("other", "", "clipped values", "share of values at 0 or 255", "here"),
+}  # fmt: skip
+"""Every measure by name. Signs: a higher `detail` is more detail, a higher `content` more of the prompt's (or of the
+undisturbed image's) content, a higher `distance` farther from the training pictures."""
+
+KINDS: dict[str, str] = {name: row.kind for name, row in TABLE.items()}
+"""Kind of each measure: detail, content, distance or other."""
+
+
+class Judging(Protocol):
+    """What `image_measures` asks of a judge; `workbench.sampling.semantic.Judge` is one."""
+
+    def judge(self, images_SYX3: Array, prompts: Sequence[str]) -> tuple[Array, Array]:
+        """Return (log-odds_S, recognised_S) of each prompt's own class, NaN where the prompt is no class."""
+        ...
+
+
+class Scoring(Protocol):
+    """What `image_measures` asks of a CLIP model; `workbench.sampling.semantic.ClipScore` is one."""
+
+    def score(self, images_SYX3: Array, prompts: Sequence[str]) -> Array:
+        """Return the score of each image with its prompt, shape (S,)."""
+        ...
+
+
+def image_measures(
+    images_SYX3: Array,
+    prompts: Sequence[str],
+    *,
+    plain_SYX3: Array | None = None,
+    judge: Judging | None = None,
+    reference: Reference | None = None,
+    clip: Scoring | None = None,
+) -> dict[str, Array]:
+    """Measure every image; what can't be measured without a part that is not given is left out (`omitted` names it).
+
+    Parameters
+    ----------
+    images_SYX3 : ndarray
+        uint8, or float in [0, 1].
+    prompts : sequence of str
+        S prompts, one an image.
+    plain_SYX3 : ndarray, optional
+        The undisturbed images of the same samples, for `low_pass_similarity`.
+    judge, reference, clip : optional
+        From `workbench.sampling.semantic`: `load_judge`, `load_reference`, `load_clip`.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (S,)
+        In the order of `TABLE`. NaN where a measure can't be had for a sample: an image with values that are not
+        finite, a prompt that is none of the judge's classes, a size other than the reference's.
+
+    Raises
+    ------
+    ValueError
+        If the shapes or the number of prompts don't fit.
+    """
+    images = np.asarray(images_SYX3)
+    if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(prompts):
+        raise ValueError(f"images of shape (samples, y, x, 3) and one prompt each, not {images.shape}, {len(prompts)}.")
+    if plain_SYX3 is not None and np.shape(plain_SYX3) != images.shape:
+        raise ValueError(f"plain images of the same shape {images.shape}, not {np.shape(plain_SYX3)}.")
+    size = len(images)
+    fine = np.flatnonzero([np.isfinite(image).all() for image in images]).tolist()
+    found = {name: np.full(size, np.nan) for name in TABLE if name not in omitted(plain_SYX3, judge, reference, clip)}
+    for s in fine:
+        image, prompt = images[s], prompts[s]
+        for k, power in enumerate(band_power(image)):
+            found[f"band_power_{k}"][s] = power
+        for name, measure in MEASURES.items():
+            found[name][s] = measure(image)
+        if plain_SYX3 is not None and np.isfinite(plain_SYX3[s]).all():
+            found["low_pass_similarity"][s] = low_pass_similarity(image, plain_SYX3[s])
+        if reference is not None:
+            found["spectral_distance"][s] = spectral_distance(image, reference)
+            found["own_spectral_distance"][s] = own_spectral_distance(image, prompt, reference)
+    asked = [prompts[s] for s in fine]
+    if judge is not None and len(fine):
+        found["semantic"][fine], found["recognised"][fine] = judge.judge(images[fine], asked)
+    if clip is not None and len(fine):
+        found["clip_score"][fine] = clip.score(images[fine], asked)
+    return found
+
+
+def omitted(
+    plain: object = None, judge: object = None, reference: object = None, clip: object = None
+) -> dict[str, str]:
+    """Name the measures that `image_measures` leaves out with these arguments, and why."""
+    reasons = {
+        "plain": (plain, "there are no undisturbed images of the same samples"),
+        "judge": (judge, "there is no judge for this model"),
+        "reference": (reference, "there are no training pictures to compare with for this model"),
+        "clip": (clip, "CLIP's weights are not on this disk"),
+    }
+    return {name: reasons[row.needs][1] for name, row in TABLE.items() if row.needs and reasons[row.needs][0] is None}

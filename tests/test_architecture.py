@@ -24,7 +24,7 @@ ARROWS = {
     "record": {"models", "store", "select"},
     "analysis": {"store", "select"},
     "steering": {"models", "select", "analysis"},
-    "sampling": {"steering", "analysis", "models", "select"},
+    "sampling": {"steering", "analysis", "models", "store", "select"},
     "figures": {"analysis", "store", "select"},
     "report": {"figures", "analysis", "store", "select"},
     "cli": {"report", "figures", "analysis", "store", "select", "models", "record", "steering", "sampling"},

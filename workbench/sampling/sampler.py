@@ -79,7 +79,7 @@ def sample(
     SpecError
         If a mode needs a spec and there is none, or the spec is not for this model.
     """
-    names, texts, numbers = _modes(modes), _prompts(prompts), _seeds(seeds)
+    names, texts, numbers = _modes(modes), distinct_prompts(prompts), distinct_seeds(seeds)
     chosen = _spec(spec, names)
     recommended = chosen.recommended if chosen else None
     steps = steps if steps is not None else (recommended and recommended.steps) or 20
@@ -102,7 +102,7 @@ def sample(
 
     batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
     made: list[list[tuple[np.ndarray, Any]]] = []
-    with _silent(pipe), Progress("sampling", len(names) * len(batches) * steps, progress) as bar:
+    with silent(pipe), Progress("sampling", len(names) * len(batches) * steps, progress) as bar:
         for mode in names:
             with _steered(mode, chosen, pipe, strict):
                 made.append([one(mode, batch) for batch in batches])
@@ -140,7 +140,7 @@ def _steered(mode: str, spec: DetailGuidanceSpec | None, pipe: Any, strict: bool
 
 
 @contextlib.contextmanager
-def _silent(pipe: Any) -> Iterator[None]:
+def silent(pipe: Any) -> Iterator[None]:
     """Turn the pipeline's own progress bar off, and back to what it was."""
     before = dict(vars(pipe))
     pipe.set_progress_bar_config(disable=True)
@@ -173,7 +173,8 @@ def _modes(modes: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _prompts(prompts: str | Sequence[str]) -> list[str]:
+def distinct_prompts(prompts: str | Sequence[str]) -> list[str]:
+    """Return the prompts as a list, or say what is wrong with them."""
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts or any(not isinstance(text, str) or not text.strip() for text in texts):
         raise WorkbenchError('There are no prompts, or an empty one. Give at least one text, such as "red apple".')
@@ -181,7 +182,8 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
     return texts
 
 
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
+def distinct_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds as a list of int, or say what is wrong with them."""
     given = [seeds] if isinstance(seeds, (Integral, str)) or not isinstance(seeds, Iterable) else list(seeds)
     wrong = [seed for seed in given if not isinstance(seed, Integral)]
     if wrong:

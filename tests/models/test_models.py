@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from workbench.errors import UnsupportedModelError
 from workbench.models import FAMILIES, fingerprint, layout_for, load_pipeline
-from workbench.models.layout import Guidance
+from workbench.models.layout import REFUSED, Guidance
 from workbench.record import make_settings, prepare
 from workbench.record.probe import branches_of
 
@@ -62,6 +64,32 @@ def test_a_transformer_without_a_row_is_refused(tmp_path: Path) -> None:
                                    cross_attention_dim=8, caption_channels=8)  # fmt: skip
     with pytest.raises(UnsupportedModelError, match="PixArtTransformer2DModel is not a diffusion transformer that"):
         layout_for(net)
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *(row.transformer for row in FAMILIES)])
+def test_every_class_with_a_row_or_a_refusal_is_one_of_diffusers(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), kind), torch.nn.Module)
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED.items())
+def test_conditioning_that_the_analyses_cannot_use_is_refused_by_name_and_reason(name: str, reason: str) -> None:
+    module, _, kind = name.rpartition(".")
+    net = object.__new__(getattr(importlib.import_module(module), kind))  # the class alone decides
+    torch.nn.Module.__init__(net)
+    with pytest.raises(UnsupportedModelError, match=f"{kind} is known and not supported: {re.escape(reason)}"):
+        layout_for(net)
+
+
+def test_a_video_familys_grid_has_frames() -> None:
+    from diffusers import WanTransformer3DModel
+
+    net = WanTransformer3DModel(num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=8,
+                                freq_dim=16, ffn_dim=16, num_layers=2, cross_attn_norm=True)  # fmt: skip
+    layout = layout_for(net)
+    assert layout.family == "wan"
+    assert layout.block_paths(net) == ["blocks.0", "blocks.1"]
+    assert layout.grid(net, (1, 4, 3, 8, 12)) == (3, 4, 6)
 
 
 def test_a_folder_loads_and_computes_the_same(folder: Path) -> None:

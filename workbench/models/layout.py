@@ -7,14 +7,43 @@ order its outputs differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from workbench.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """Where the AdaLN shift, scale and gate of a block's image stream come from.
+
+    Attributes
+    ----------
+    kind : str
+        ``"per_block"``: every block projects ``temb`` with a module of its own, `module` is its path in the block.
+        ``"shared_table"``: one projection for all blocks enters each as an argument, and a table of the block is added.
+        ``"shared"``: one projection for all blocks enters each as an argument, and nothing is added.
+    module : str
+        Path of the projection: in the block for ``"per_block"``, else in the transformer.
+    terms : tuple of str
+        Names of the parts, in order: of the projection's last axis for ``"per_block"`` and ``"shared"``, (B, M · C) or
+        more; of the axis before the channels for ``"shared_table"``, (B, M, C).
+    argument : str
+        Argument that carries it into the block; empty for ``"per_block"``.
+    table : str
+        Parameter of the block that is added, (1, M, C) or (M, C); empty except for ``"shared_table"``.
+    """
+
+    kind: str
+    module: str
+    terms: tuple[str, ...]
+    argument: str = ""
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,29 +56,16 @@ class Stack:
         Attribute path of the ``ModuleList`` in the transformer.
     hidden_output : int or None
         Which element of the block's output tuple is the image stream; None if the output is that tensor itself.
+    image : str
+        ``"all"`` if that stream holds image tokens only, ``"last"`` if text tokens stand before them.
+    modulation : Modulation or None
+        Of this stack, where it differs from the layout's.
     """
 
     path: str
     hidden_output: int | None
-
-
-@dataclass(frozen=True)
-class Modulation:
-    """Where the AdaLN shift, scale and gate of a block's image stream are computed.
-
-    Attributes
-    ----------
-    kind : str
-        ``"per_block"``: every block projects ``temb`` with a module of its own.
-    module : str
-        Path of that projection inside the block; its output has shape (B, len(terms) · C).
-    terms : tuple of str
-        Names of the chunks of the projection's output, in order.
-    """
-
-    kind: str
-    module: str
-    terms: tuple[str, ...]
+    image: str = "all"
+    modulation: Modulation | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,14 @@ class Layout:
     embedding_module : str
         Module whose output is ``temb``, the embedding that the modulation is computed from.
     modulation : Modulation
+        Of every stack that has none of its own.
     guidance : Guidance
     patch_size : str
-        Config key of the spatial patch size; the latents are (B, C, H, W).
+        Config key of the patch size: one number for height and width, or (frames, height, width).
+    latents : str
+        ``"image"``: (B, C, H, W); ``"video"``: (B, C, F, H, W).
+    embedding_output : int or None
+        Which element of that module's output is ``temb``; None if the output is that tensor itself.
     """
 
     family: str
@@ -105,6 +126,12 @@ class Layout:
     modulation: Modulation
     guidance: Guidance
     patch_size: str
+    latents: str = "image"
+    embedding_output: int | None = None
+
+    def modulation_of(self, stack: Stack) -> Modulation:
+        """Where the blocks of a stack get their modulation."""
+        return stack.modulation or self.modulation
 
     def blocks(self, transformer: torch.nn.Module) -> dict[str, tuple[Stack, torch.nn.Module]]:
         """Full module path → (its stack, the block), in order of execution."""
@@ -119,9 +146,11 @@ class Layout:
         return list(self.blocks(transformer))
 
     def grid(self, transformer: torch.nn.Module, latent_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Token grid (F, H, W) of latents of shape (B, C, H, W)."""
-        patch = int(transformer.config[self.patch_size])  # type: ignore[index]
-        return 1, latent_shape[-2] // patch, latent_shape[-1] // patch
+        """Token grid (F, H, W) of latents of shape (B, C, H, W) or (B, C, F, H, W)."""
+        patch = transformer.config[self.patch_size]  # type: ignore[index]
+        frames, height, width = (1, patch, patch) if isinstance(patch, int) else patch
+        depth = latent_shape[-3] // frames if self.latents == "video" else 1
+        return depth, latent_shape[-2] // height, latent_shape[-1] // width
 
 
 _SIX = ("shift_msa", "scale_msa", "gate_msa", "shift_mlp", "scale_mlp", "gate_mlp")
@@ -137,6 +166,46 @@ FAMILIES: tuple[Layout, ...] = (
         guidance=Guidance(batched=True, rows=("uncond", "cond"), linear=True),
         patch_size="patch_size",
     ),
+    Layout(
+        family="wan",
+        transformer="diffusers.models.transformers.transformer_wan.WanTransformer3DModel",
+        stacks=(Stack("blocks", hidden_output=None),),
+        hidden_argument="hidden_states",
+        embedding_module="condition_embedder",
+        embedding_output=0,
+        modulation=Modulation(
+            "shared_table", "condition_embedder.time_proj", _SIX, argument="temb", table="scale_shift_table"
+        ),
+        # Two calls a step, which WanPipeline puts into cache_context("cond") and cache_context("uncond").
+        guidance=Guidance(batched=False, rows=("cond", "uncond"), linear=True),
+        patch_size="patch_size",
+        latents="video",
+    ),
+)
+
+_MODELS = "diffusers.models.transformers."
+_NO_SHIFT = "its blocks have scale and gate but no shift"
+_TOKEN = "the timestep enters as a token of the sequence or is added to the tokens, not through AdaLN"
+
+#: Transformers that are known not to fit, and why: the analyses assume shift, scale and gate of the image stream in every
+#: block, computed from one embedding of the timestep.
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_MODELS}transformer_mochi.MochiTransformer3DModel": _NO_SHIFT,
+        f"{_MODELS}lumina_nextdit2d.LuminaNextDiT2DModel": _NO_SHIFT,
+        f"{_MODELS}transformer_lumina2.Lumina2Transformer2DModel": _NO_SHIFT
+        + ", and its image tokens start at another place in every row",
+        f"{_MODELS}transformer_z_image.ZImageTransformer2DModel": _NO_SHIFT,
+        f"{_MODELS}hunyuan_transformer_2d.HunyuanDiT2DModel": "its blocks have a shift but neither scale nor gate",
+        f"{_MODELS}transformer_omnigen.OmniGenTransformer2DModel": _TOKEN,
+        f"{_MODELS}transformer_cosmos3.Cosmos3OmniTransformer": _TOKEN,
+        f"{_MODELS}stable_audio_transformer.StableAudioDiTModel": _TOKEN,
+        f"{_MODELS}dit_transformer_2d.DiTTransformer2DModel": "every block embeds the timestep on its own, so there is no "
+        "one embedding to record or to exchange",
+        f"{_MODELS}transformer_ernie_image.ErnieImageTransformer2DModel": "its states are ordered (token, batch, channel)",
+        f"{_MODELS}latte_transformer_3d.LatteTransformer3DModel": "its blocks alternate between (batch × frames) and "
+        "(batch × places) as their first axis",
+    }
 )
 
 
@@ -157,6 +226,11 @@ def layout_for(model: Any) -> Layout:
                 f"transformer of one of these families: {known_families()}."
             )
     name = f"{type(transformer).__module__}.{type(transformer).__name__}"
+    if name in REFUSED:
+        raise UnsupportedModelError(
+            f"{type(transformer).__name__} is known and not supported: {REFUSED[name]}. Known families: {known_families()}."
+        )
+    _one_transformer(model)
     for row in FAMILIES:
         if row.transformer == name:
             return row
@@ -164,6 +238,20 @@ def layout_for(model: Any) -> Layout:
         f"{name} is not a diffusion transformer that the workbench has a layout for. Known families: "
         f"{known_families()}. `workbench models` lists them."
     )
+
+
+def _one_transformer(pipe: Any) -> None:
+    """Refuse pipelines that have a row for their class, but not for what they do with it."""
+    if getattr(pipe, "transformer_2", None) is not None:
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} denoises with two transformers, one after the other (transformer and transformer_2); "
+            "a recording holds the states of one. Such pipelines are not supported yet."
+        )
+    if getattr(getattr(pipe, "config", None), "expand_timesteps", False):
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps); the workbench needs one "
+            "timestep a call. Such pipelines are not supported yet."
+        )
 
 
 def known_families() -> str:

@@ -1,0 +1,307 @@
+"""Conditions × samples: the same pictures as the sampler's, kept batch by batch, never mixed with other settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from tests.planted import planted_pipeline
+from workbench.errors import StoreError, WorkbenchError
+from workbench.sampling.conditions import Condition, duration, open_conditions, run_conditions
+from workbench.sampling.sampler import sample
+from workbench.steering.attach import apply
+
+PROMPTS = ["red apple", "dog face", "blue heart"]
+CALL: dict[str, Any] = {"prompts": PROMPTS, "seeds": [3, 8], "steps": 3, "batch_size": 4, "progress": False}
+
+
+def conditions(spec: Any) -> list[Condition]:
+    return [
+        Condition("plain", {"mode": "plain"}, 1.0),
+        Condition("cfg", {"mode": "cfg", "scale": 3.0}, 3.0),
+        Condition(
+            "dg", {"mode": "dg", "weight": 1.5}, 1.0, steer=lambda pipe: apply(spec, pipe), identity={"w": spec.weight}
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(pipe: Any, spec: Any, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return run_conditions(pipe, conditions(spec), out=tmp_path_factory.mktemp("c") / "run", **CALL)
+
+
+def arrays(data: xr.Dataset) -> dict[str, np.ndarray]:
+    return {str(key): data[key].values for key in ("image", "latent_final", "finite")}
+
+
+def test_pictures_are_those_of_the_sampler(pipe: Any, spec: Any, run: xr.Dataset) -> None:
+    same = {k: v for k, v in CALL.items() if k != "progress"}
+    made = sample(pipe, modes=("plain", "cfg", "dg"), guidance_scale=3.0, spec=spec, progress=False, **same)
+    for mode in ("plain", "cfg", "dg"):
+        np.testing.assert_array_equal(run["image"].sel(condition=mode).values, made.of(mode))
+        np.testing.assert_array_equal(
+            run["latent_final"].sel(condition=mode).values, made.latents[made.modes.index(mode)]
+        )
+
+
+def test_result_is_labelled(run: xr.Dataset) -> None:
+    assert run["prompt"].values.tolist() == [p for p in PROMPTS for _ in (3, 8)]
+    assert run["seed"].values.tolist() == [3, 8] * 3
+    assert run["mode"].values.tolist() == ["plain", "cfg", "dg"]
+    np.testing.assert_array_equal(run["weight"].values, [np.nan, np.nan, 1.5])
+    assert run["image"].dims == ("condition", "sample", "y", "x", "rgb")
+    assert run["image"].dtype == np.uint8
+    assert run["done"].all()
+    assert run["finite"].all()
+    assert run.attrs["not_finite"] == []
+    assert (run["seconds"].values > 0).all()
+    assert run.chunks, "read lazily"
+
+
+def test_complete_conditions_are_not_run_again_and_more_can_be_added(pipe: Any, spec: Any, tmp_path: Path) -> None:
+    first, *others = conditions(spec)
+    calls = []
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        run_conditions(pipe, [first], out=tmp_path / "run", **CALL)
+        assert len(calls) == 2 * 3, "two batches of three steps"
+        run_conditions(pipe, [first], out=tmp_path / "run", **CALL)
+        assert len(calls) == 2 * 3
+        run_conditions(pipe, [*others, first], out=tmp_path / "run", **CALL)
+    finally:
+        handle.remove()
+    assert len(calls) == 2 * 3 * 3, "plain, cfg and dg, each once"
+    assert open_conditions(tmp_path / "run")["condition"].values.tolist() == ["cfg", "dg", "plain"]
+
+
+def test_order_of_conditions_does_not_matter(pipe: Any, spec: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    other = run_conditions(pipe, conditions(spec)[::-1], out=tmp_path / "run", **CALL)
+    assert other["condition"].values.tolist() == ["dg", "cfg", "plain"]
+    for key, values in arrays(other.isel(condition=slice(None, None, -1))).items():
+        np.testing.assert_array_equal(values, run[key].values, err_msg=key)
+
+
+CHILD = """
+import sys
+from tests.planted import planted_pipeline
+from tests.steering.helpers import make_spec
+from tests.sampling.test_conditions import CALL, conditions
+from workbench.sampling.conditions import run_conditions
+pipe = planted_pipeline("constant")
+spec = make_spec(pipe, recommended={"guidance_scale": 3.0, "steps": 3})
+calls = []
+def say(*_):
+    calls.append(1)
+    print(len(calls), flush=True)
+    if len(calls) == 8: sys.stdin.read()
+pipe.transformer.register_forward_pre_hook(say)
+run_conditions(pipe, conditions(spec), out=sys.argv[1], **CALL)
+"""
+
+
+def test_a_killed_run_goes_on_with_equal_bits(pipe: Any, spec: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        seen = [next(child.stdout, "") for _ in range(8)]  # two steps into the first batch of the second condition
+        assert seen[-1].strip() == "8", child.stderr.read() if child.stderr else ""
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    with pytest.raises(StoreError, match="has no condition 'cfg'"):
+        open_conditions(out, ["cfg"])
+    assert open_conditions(out)["done"].values.tolist() == [True]
+    resumed = run_conditions(pipe, conditions(spec), out=out, **CALL)
+    for key, values in arrays(resumed).items():
+        np.testing.assert_array_equal(values, run[key].values, err_msg=key)
+
+
+def test_ctrl_c_keeps_the_batches_that_are_done(pipe: Any, spec: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    calls = []
+
+    def interrupt(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    handle = pipe.transformer.register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_conditions(pipe, conditions(spec), out=tmp_path / "run", **CALL)
+    finally:
+        handle.remove()
+    part = open_conditions(tmp_path / "run")
+    assert part["done"].values.tolist() == [False]
+    assert part["finite"].values.tolist() == [[True] * 4 + [False] * 2]
+    assert np.isnan(part["latent_final"].values[0, 4:]).all(), "what is absent reads as NaN, not as 0"
+    before = len(calls)
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    resumed = run_conditions(pipe, conditions(spec)[:1], out=tmp_path / "run", **CALL)
+    handle.remove()
+    assert len(calls) - before == 3, "the batch that was interrupted, and no other"
+    np.testing.assert_array_equal(resumed["image"].values, run["image"].values[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 2}, "steps: 3 there, 2 now"),
+        ({"prompts": PROMPTS[:2]}, "prompts: "),
+        ({"seeds": [3, 9]}, r"seeds: [3, 8] there, [3, 9] now"),
+        ({"batch_size": 2}, "batch_size: 4 there, 2 now"),
+        ({"height": 16}, "height: null there, 16 now"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(pipe: Any, run: xr.Dataset, change: Any, words: str) -> None:
+    with pytest.raises(StoreError, match=re.escape(words)):
+        run_conditions(pipe, [Condition("plain", {}, 1.0)], out=run.attrs["path"], **{**CALL, **change})
+
+
+def test_another_model_or_scheduler_in_the_same_folder_is_refused(run: xr.Dataset) -> None:
+    with pytest.raises(StoreError, match="other settings .model: "):
+        run_conditions(planted_pipeline("constant", seed=1), [Condition("a", {}, 1.0)], out=run.attrs["path"], **CALL)
+    pipe = planted_pipeline("constant")
+    pipe.scheduler = type(pipe.scheduler)(shift=5.0)
+    with pytest.raises(StoreError, match="other settings .scheduler: "):
+        run_conditions(pipe, [Condition("a", {}, 1.0)], out=run.attrs["path"], **CALL)
+
+
+def test_a_condition_that_does_something_else_under_the_same_name_is_refused(pipe: Any, run: xr.Dataset) -> None:
+    with pytest.raises(StoreError, match="the condition 'cfg' in .*guidance_scale: 3.0 there, 4.0 now"):
+        run_conditions(pipe, [Condition("cfg", {"mode": "cfg", "scale": 3.0}, 4.0)], out=run.attrs["path"], **CALL)
+
+
+def test_a_folder_of_something_else_is_left_alone(pipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError, match="not a folder of conditions"):
+        run_conditions(pipe, [Condition("plain", {}, 1.0)], out=tmp_path, **CALL)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    with pytest.raises(StoreError, match="not a folder of conditions"):
+        open_conditions(tmp_path / "nowhere")
+
+
+def test_results_that_are_not_finite_are_named_and_the_run_goes_on(pipe: Any, tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def poisoned(pipe: Any) -> Iterator[None]:
+        def poison(module: Any, args: Any, out: Any) -> Any:
+            out[0][1] = float("nan")  # one sample of the batch
+            return out
+
+        handle = pipe.transformer.register_forward_hook(poison)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    chosen = [Condition("bad", {}, 1.0, steer=poisoned), Condition("plain", {}, 1.0)]
+    result = run_conditions(pipe, chosen, out=tmp_path / "run", **CALL)
+    assert result.attrs["not_finite"] == ["bad: 'red apple', seed 8", "bad: 'blue heart', seed 8"]
+    np.testing.assert_array_equal(result["finite"].values.sum(axis=1), [4, 6])
+    assert np.isnan(result["latent_final"].values[0, 1]).any()
+    assert result["done"].all()
+
+
+def test_conditions_can_report_numbers_of_their_samples(pipe: Any, tmp_path: Path) -> None:
+    class Steering:
+        batches = 0
+
+        def report(self) -> dict[str, list[float]]:
+            self.batches += 1
+            return {"removed_norm": [10.0 * self.batches + i for i in range(4 if self.batches == 1 else 2)]}
+
+    @contextlib.contextmanager
+    def steer(pipe: Any) -> Iterator[Steering]:
+        yield Steering()
+
+    chosen = [Condition("a", {}, 1.0, steer=steer, reports=("removed_norm",)), Condition("b", {}, 1.0)]
+    result = run_conditions(pipe, chosen, out=tmp_path / "run", **CALL)
+    np.testing.assert_array_equal(
+        result["removed_norm"].values, [[10, 11, 12, 13, 20, 21], [np.nan] * 6], "entered once, for both batches"
+    )
+
+
+def test_call_arguments_reach_the_pipeline(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    call = {"skip_guidance_layers": [2], "skip_layer_guidance_scale": 2.0, "skip_layer_guidance_stop": 1.0}
+    result = run_conditions(pipe, [Condition("slg", {}, 3.0, call=call)], out=tmp_path / "run", **CALL)
+    assert not np.array_equal(result["latent_final"].values[0], run["latent_final"].sel(condition="cfg").values)
+
+
+def test_a_run_of_days_is_refused_after_one_batch_which_is_kept(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    def slow(*_: Any) -> None:
+        time.sleep(0.01)
+
+    many = [Condition(f"cfg-{i}", {"i": i}, 2.0 + i / 10) for i in range(20)]
+    handle = pipe.transformer.register_forward_pre_hook(slow)
+    try:
+        with pytest.raises(WorkbenchError, match="about .* 20 conditions, 39 batches left.*limit is 0.1 s.*--yes"):
+            run_conditions(pipe, many, out=tmp_path / "run", limit_s=0.1, **CALL)
+        kept = open_conditions(tmp_path / "run")
+        assert (kept["condition"].values.tolist(), int(kept["finite"].sum())) == (["cfg-0"], 4)
+        done = run_conditions(pipe, many[:2], out=tmp_path / "run", limit_s=0.001, yes=True, **CALL)
+    finally:
+        handle.remove()
+    assert done["done"].all()
+    assert [duration(x) for x in (3, 100, 9000, 300_000)] == ["3 s", "1.67 min", "2.5 h", "3.47 days"]
+
+
+def test_pipeline_is_left_as_it_was(pipe: Any, run: xr.Dataset) -> None:
+    assert not pipe.transformer._forward_pre_hooks
+    assert not pipe.transformer._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ([], "no conditions"),
+        ([Condition("a", {}, 1.0), Condition("A", {}, 2.0)], "two conditions are called 'a'"),
+        ([Condition("../a", {}, 1.0)], "can't be called '../a'"),
+        ([Condition("", {}, 1.0)], "can't be called ''"),
+        ([Condition("a", {"sample": 1}, 1.0)], "can't have a factor or report called 'sample'"),
+        ([Condition("a", {}, 1.0, identity={"x": torch.zeros(1)})], "can't be written as JSON"),
+    ],
+)
+def test_conditions_that_cannot_be_are_refused(pipe: Any, tmp_path: Path, chosen: Any, words: str) -> None:
+    with pytest.raises(WorkbenchError, match=words):
+        run_conditions(pipe, chosen, out=tmp_path / "run", **CALL)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_explained(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    shutil.copytree(run.attrs["path"], tmp_path / "run")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from tests.planted import planted_pipeline; from tests.sampling.test_conditions import CALL;"
+        "from workbench.sampling.conditions import Condition, run_conditions; pipe = planted_pipeline('constant');"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512));"
+        "run_conditions(pipe, [Condition('new', {}, 1.0)], out=sys.argv[1], **CALL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert "StoreError: The disk is full" in done.stderr, done.stderr
+    assert open_conditions(tmp_path / "run", ["plain", "cfg", "dg"])["done"].all(), "what was complete is safe"
+
+
+def test_metadata_is_plain_json(run: xr.Dataset) -> None:
+    root = json.loads((Path(run.attrs["path"]) / "zarr.json").read_text())["attributes"]
+    assert root["settings"]["steps"] == 3
+    tree = xr.open_datatree(run.attrs["path"], engine="zarr", consolidated=False)
+    assert set(tree.children) == {"plain", "cfg", "dg"}, "xarray reads it without this package"

@@ -18,9 +18,12 @@ STEERING_HOOK = "workbench_detail_guidance"
 
 
 def is_steered(pipe: Any) -> bool:
-    """Tell whether a spec is being applied to the pipeline right now."""
+    """Tell whether a spec or a disruption is being applied to the pipeline right now."""
     registry = getattr(pipe.transformer, "_diffusers_hook", None)
-    return registry is not None and STEERING_HOOK in registry.hooks
+    if registry is not None and STEERING_HOOK in registry.hooks:
+        return True
+    hooks = pipe.transformer._forward_pre_hooks.values()
+    return any(getattr(hook, "__module__", "").startswith("workbench.steering") for hook in hooks)
 
 
 def call_defaults(pipe: Any) -> dict[str, Any]:

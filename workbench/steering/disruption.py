@@ -1,0 +1,370 @@
+"""Disrupt a hidden state in a pipeline's own passes: massive channels, or what they are compared with.
+
+Paper A (Gan et al., arXiv 2510.11538) sets the massive channels to zero at a single layer and lets the change propagate;
+paper C (Turri et al., arXiv 2605.13974) compares with as many low channels. Neither control removes as much as the massive
+channels do, so two more are here that do: many ordinary channels set to zero, and noise of equal norm in all of them.
+
+Shapes: B rows of the batch, N image tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from workbench.errors import SpecError, UnsupportedModelError
+from workbench.models import layout_for
+from workbench.models.layout import Layout
+from workbench.steering.edits import edit_channels
+from workbench.steering.schedule import place
+
+KINDS = ("massive", "random", "matched_random", "low", "noise")
+"""What is disrupted by default: see `channel_sets`."""
+
+DRAWN = ("random", "matched_random", "noise", "shift")
+"""Kinds that depend on a draw. ``shift`` is not among the defaults: noise that is the same on every token."""
+
+EVERYWHERE = (0.0, 1.0)
+ROUNDING = 1e-6
+
+Branches = Literal["all", "cond", "uncond"]
+
+
+class Disturbed(NamedTuple):
+    """One visit that was disrupted.
+
+    Attributes
+    ----------
+    sigma : float
+        Noise level of the step, in [0, 1]; NaN where the window is all of the trajectory and was not looked up.
+    norm : tuple of float
+        L2 norm over channels of what was taken away or added, averaged over tokens and changed branches; per sample.
+    """
+
+    sigma: float
+    norm: tuple[float, ...]
+
+
+@dataclasses.dataclass
+class Attached:
+    """What a disruption has done so far.
+
+    Attributes
+    ----------
+    calls : int
+        Calls of the transformer.
+    open_calls : int
+        Those in the window.
+    visits : list of Disturbed
+        One per visit of the block in the window.
+    reported : int
+        How many visits `report` has told of.
+    samples : int
+        Samples in the last call.
+    """
+
+    calls: int = 0
+    open_calls: int = 0
+    visits: list[Disturbed] = dataclasses.field(default_factory=list)
+    reported: int = 0
+    samples: int = 0
+
+    @property
+    def norm(self) -> float:
+        """Mean over visits and samples of the norm that was taken away or added; NaN without a visit."""
+        return float(np.mean([value for visit in self.visits for value in visit.norm])) if self.visits else float("nan")
+
+    def report(self) -> dict[str, np.ndarray]:
+        """``removed_norm`` of each sample since the last report, averaged over visits: of one pipeline call.
+
+        NaN if no step of it was in the window.
+        """
+        since, self.reported = self.visits[self.reported :], len(self.visits)
+        norms = [visit.norm for visit in since]
+        return {"removed_norm": np.mean(norms, axis=0) if norms else np.full(self.samples, np.nan)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Disruption:
+    """One intervention on the image-token state that enters one block.
+
+    Attributes
+    ----------
+    layer : str
+        Full module path of block m; the state that *enters* it is changed, as in paper A.
+    kind : str
+        ``massive``, ``random``, ``matched_random``, ``low``: `channels` are set to zero. ``noise``, ``shift``: into the
+        channels `into` goes a random vector that has, on each token, the norm of `channels` there; another direction on
+        every token, or the same on all. The direction depends on `seed` alone, so it is the same at every step, in every
+        row and batch, as the massive channels are.
+    channels : tuple of int
+        Ascending, at least one.
+    into : tuple of int
+        Of ``noise`` and ``shift`` only.
+    window : tuple of float
+        (low, high) in sigma: steps with low < sigma <= high, and with low = 0 also sigma = 0.
+    branches : {"all", "cond", "uncond"}
+        Rows of the batch that are changed. Which the paper changes is not established; ``all`` is the whole model.
+    seed : int
+        Of the noise.
+    """
+
+    layer: str
+    kind: str
+    channels: tuple[int, ...]
+    into: tuple[int, ...] = ()
+    window: tuple[float, float] = EVERYWHERE
+    branches: Branches = "all"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant."""
+        if self.kind not in (*KINDS, "shift"):
+            raise SpecError(f"kind {self.kind!r} is unknown; choose one of {', '.join((*KINDS, 'shift'))}.")
+        if not self.channels:
+            raise SpecError(f"no channel is left for kind {self.kind!r} at {self.layer}; name at least one channel.")
+        if bool(self.into) != (self.kind in ("noise", "shift")):
+            raise SpecError(f"`into` names the channels that noise goes into; kind {self.kind!r} has {len(self.into)}.")
+        low, high = self.window
+        if not 0 <= low < high <= 1:
+            raise SpecError(f"the window ({low:g}, {high:g}) is empty or outside 0 to 1; give low < high, in sigma.")
+        if self.branches not in ("all", "cond", "uncond"):
+            raise SpecError(f"branches {self.branches!r} are unknown; choose all, cond or uncond.")
+
+    def contains(self, sigma: float) -> bool:
+        """Tell whether a step at this noise level is in the window."""
+        low, high = self.window
+        return low + ROUNDING < sigma <= high + ROUNDING or (low == 0 and sigma <= ROUNDING)
+
+    def identity(self) -> dict[str, Any]:
+        """All fields as JSON can hold them: what decides whether a stored result is of this disruption."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+
+    @contextlib.contextmanager
+    def apply(self, pipe: Any) -> Iterator[Attached]:
+        """Disrupt every call of the pipeline inside the ``with`` block; afterwards the pipeline is as it was.
+
+        Steps outside the window run exactly what the pipeline runs alone: the same bits.
+
+        Raises
+        ------
+        SpecError
+            If the model has no such layer or channel.
+        UnsupportedModelError
+            If single branches are asked of a pipeline that does not hold them in one batch, the noise level of a step
+            can't be told, or a block in the window was skipped, as caches do.
+        """
+        layout = layout_for(pipe)
+        transformer = pipe.transformer
+        paths = layout.block_paths(transformer)
+        if self.layer not in paths:
+            raise SpecError(
+                f"the model has no block {self.layer!r}; its blocks are {paths[0]} … {paths[-1]} ({len(paths)} of them)."
+            )
+        width, named = int(transformer.inner_dim), (*self.channels, *self.into)
+        if min(named) < 0 or max(named) >= width:
+            raise SpecError(f"the model has channels 0 to {width - 1}, not all of those named (up to {max(named)}).")
+        if self.branches != "all" and not layout.guidance.batched:
+            raise UnsupportedModelError(
+                f"{type(pipe).__name__} runs its branches in separate calls; only branches='all' can be disrupted there."
+            )
+        running = _Running(self, pipe, layout)
+        handles = [
+            transformer.register_forward_pre_hook(running.enter, with_kwargs=True),
+            transformer.get_submodule(self.layer).register_forward_pre_hook(running.change, with_kwargs=True),
+        ]
+        try:
+            yield running.attached
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen = running.attached
+        if len(seen.visits) != seen.open_calls:
+            raise UnsupportedModelError(
+                f"{self.layer} ran {len(seen.visits)} times in {seen.open_calls} calls of the transformer; something "
+                "skips or repeats blocks (a cache?), so this was no disruption of every step. Disable it."
+            )
+
+
+class _Running:
+    """The two hooks of one attachment."""
+
+    def __init__(self, what: Disruption, pipe: Any, layout: Layout) -> None:
+        self.what, self.pipe, self.layout, self.attached = what, pipe, layout, Attached()
+        block = pipe.transformer.get_submodule(what.layer)
+        self.signature = inspect.signature(type(pipe.transformer).forward)
+        self.position = list(inspect.signature(type(block).forward).parameters).index(layout.hidden_argument) - 1
+        self.open, self.sigma = False, float("nan")
+        self.rows: slice = slice(None)
+        self.direction: torch.Tensor | None = None
+
+    def enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the transformer: tell whether this step is in the window, and which rows are meant."""
+        arguments = self.signature.bind(module, *args, **kwargs).arguments
+        self.open = True
+        if self.what.window != EVERYWHERE:
+            self.sigma = place(self.pipe.scheduler, arguments["timestep"]).sigma
+            self.open = self.what.contains(self.sigma)
+        self.attached.calls += 1
+        self.attached.open_calls += self.open
+        batch = arguments[self.layout.hidden_argument].shape[0]
+        names = self.layout.guidance.rows if self._batched() else ("cond",)
+        if batch % len(names) or self.what.branches not in ("all", *names):
+            raise UnsupportedModelError(
+                f"a batch of {batch} rows can't be told apart, or has no branch {self.what.branches!r} (there is "
+                f"{', '.join(names)}); use branches='all', or guidance above 1."
+            )
+        size = self.attached.samples = batch // len(names)
+        if self.what.branches != "all":
+            start = names.index(self.what.branches) * size
+            self.rows = slice(start, start + size)
+
+    def _batched(self) -> bool:
+        """Whether the rows of a call are several branches of each sample."""
+        return self.layout.guidance.batched and bool(getattr(self.pipe, "do_classifier_free_guidance", False))
+
+    def change(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before block m: change the image-token state."""
+        if not self.open:
+            return None
+        name = self.layout.hidden_argument
+        h_BNC = kwargs[name] if name in kwargs else args[self.position]
+        out = h_BNC.clone()
+        part = h_BNC[self.rows]
+        # In float32 at least: squares of massive values leave float16's range.
+        norm_BN = part[..., list(self.what.channels)].to(torch.promote_types(part.dtype, torch.float32)).norm(dim=-1)
+        if self.what.kind in ("noise", "shift"):
+            into = list(self.what.into)
+            added = (norm_BN[..., None] * self._direction(part)).to(part.dtype)
+            changed = part.clone()
+            changed[..., into] = changed[..., into] + added
+        else:
+            changed = edit_channels(part, self.what.channels, "zero")
+        out[self.rows] = changed
+        per_sample = norm_BN.mean(dim=-1).reshape(-1, self.attached.samples).mean(dim=0)
+        self.attached.visits.append(Disturbed(self.sigma, tuple(per_sample.tolist())))
+        if name in kwargs:
+            return args, kwargs | {name: out}
+        return (*args[: self.position], out, *args[self.position + 1 :]), kwargs
+
+    def _direction(self, part: torch.Tensor) -> torch.Tensor:
+        """Unit vectors (N or 1, len(into)) in float32; drawn on the CPU, so that every device gets the same."""
+        tokens = 1 if self.what.kind == "shift" else part.shape[-2]
+        if self.direction is None or self.direction.shape[0] != tokens:
+            generator = torch.Generator("cpu").manual_seed(self.what.seed)
+            drawn = torch.randn(tokens, len(self.what.into), generator=generator)
+            self.direction = (drawn / drawn.norm(dim=-1, keepdim=True)).to(part.device)
+        return self.direction
+
+
+class ChannelSet(NamedTuple):
+    """Channels of one kind at one layer.
+
+    Attributes
+    ----------
+    channels, into : tuple of int
+        As in `Disruption`.
+    coverage : float
+        Expected L2 norm, per token, over that of the massive channels; root of the ratio of mean squares.
+    draw : int
+        Which draw; 0 where the kind has none.
+    seed : int
+        Of the noise.
+    """
+
+    channels: tuple[int, ...]
+    into: tuple[int, ...]
+    coverage: float
+    draw: int
+    seed: int
+
+
+def channel_sets(
+    mean_square_C: np.ndarray,
+    massive: Sequence[int],
+    kind: str,
+    *,
+    excluded: Sequence[int] = (),
+    draws: int = 2,
+    seed: int = 0,
+) -> list[ChannelSet]:
+    """Choose the channels of a kind, from the mean square of every channel at this layer and window.
+
+    Parameters
+    ----------
+    mean_square_C : array (C,)
+        E[h²] over tokens, steps and samples: mean² + std² of the recorded statistics.
+    massive : sequence of int
+        Channels set to zero by ``massive``.
+    kind : str
+        ``massive``; ``random``: as many ordinary channels; ``matched_random``: random ordinary channels, as many as come
+        nearest to the norm of the massive ones; ``low``: as many channels of the lowest mean square; ``noise`` and
+        ``shift``: all ordinary channels get a vector of the massive channels' norm.
+    excluded : sequence of int
+        Channels that are no ordinary ones either: massive elsewhere in the model.
+    draws : int
+        Draws of a random kind. Where all ordinary channels together hold less than the massive ones, ``matched_random``
+        is all of them: there is one such set, and its `coverage` is below 1.
+    seed : int
+        The draws of all windows of a layer share it.
+
+    Returns
+    -------
+    list of ChannelSet
+
+    Raises
+    ------
+    SpecError
+        If no massive channel is given, or there are too few ordinary ones.
+    """
+    square = np.asarray(mean_square_C, dtype=np.float64)
+    chosen = sorted({int(c) for c in massive})
+    if not chosen:
+        raise SpecError("no massive channel is left after filtering; name `channels`, or another criterion.")
+    if draws < 1:
+        raise SpecError(f"draws={draws} must be at least 1.")
+    if not np.isfinite(square).all():
+        raise SpecError("the recorded statistics of this layer are not finite; record again.")
+    taken = {*chosen, *map(int, excluded)}
+    ordinary = np.array([c for c in range(len(square)) if c not in taken])
+    if len(ordinary) < len(chosen):
+        raise SpecError(
+            f"{len(ordinary)} ordinary channels are too few as controls of {len(chosen)} massive ones; name fewer."
+        )
+    target = square[chosen].sum()
+
+    def made(channels: Any, draw: int = 0, into: Sequence[int] = (), noise: int = 0) -> ChannelSet:
+        picked = tuple(sorted(int(c) for c in channels))
+        ratio = square[list(picked)].sum() / target if target > 0 else np.nan
+        return ChannelSet(picked, tuple(int(c) for c in into), float(np.sqrt(ratio)), draw, noise)
+
+    if kind == "massive":
+        return [made(chosen)]
+    if kind == "low":
+        return [made(ordinary[np.argsort(square[ordinary], kind="stable")[: len(chosen)]])]
+    sets = []
+    for draw in range(draws):
+        order = np.random.default_rng([seed, draw]).permutation(ordinary)
+        if kind == "random":
+            sets.append(made(order[: len(chosen)], draw))
+        elif kind == "matched_random":
+            held = np.sqrt(np.cumsum(square[order]))
+            count = int(np.abs(held - np.sqrt(target)).argmin()) + 1
+            sets.append(made(order[:count], draw))
+            if held[-1] < np.sqrt(target):
+                break  # all of them: another draw would be the same set
+        elif kind in ("noise", "shift"):
+            noise = int(np.random.default_rng([seed, draw, 1]).integers(1 << 31))
+            sets.append(made(chosen, draw, ordinary.tolist(), noise))
+        else:
+            raise SpecError(f"kind {kind!r} is unknown; choose one of {', '.join((*KINDS, 'shift'))}.")
+    return sets
+
+
+__all__ = ["DRAWN", "EVERYWHERE", "KINDS", "Attached", "ChannelSet", "Disruption", "Disturbed", "channel_sets"]

@@ -1,0 +1,60 @@
+"""Corrections for many tests, and exact bounds of a share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from workbench.analysis.inference.replicates import Floats, check_confidence
+
+
+def adjust(p_values: NDArray[Any], *, method: Literal["holm", "fdr_bh"] = "holm") -> Floats:
+    """p-values corrected for multiplicity: Holm (family-wise error) or Benjamini-Hochberg (false discovery rate).
+
+    Where permutations are shared between tests, `permutation.Permuted.p_corrected` wastes less.
+
+    Parameters
+    ----------
+    p_values : array, any shape
+        NaN is a test that was not made: it stays NaN and does not count.
+    method : {"holm", "fdr_bh"}
+        Correction.
+
+    Returns
+    -------
+    array
+        Corrected p-values of the same shape.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(p.shape, np.nan)
+    made = np.isfinite(p)
+    if made.any():
+        corrected[made] = multipletests(p[made], method=method)[1]
+    return corrected
+
+
+def proportion_low(successes: NDArray[Any], n: int, *, confidence: float = 0.95) -> Floats:
+    """One-sided lower bound for a share of replicates (Clopper-Pearson, exact).
+
+    Parameters
+    ----------
+    successes : array
+        Number of replicates, of `n`, in which something held.
+    n : int
+        Replicates looked at.
+    confidence : float
+        Coverage of the bound.
+
+    Returns
+    -------
+    array
+        Lower bounds of the share, in [0, 1].
+    """
+    check_confidence(confidence)
+    counts = np.asarray(successes, dtype=np.int64)
+    low = proportion_confint(counts, n, alpha=2.0 * (1.0 - confidence), method="beta")[0]
+    return np.where(counts == 0, 0.0, np.asarray(low, dtype=np.float64))

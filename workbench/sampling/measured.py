@@ -1,0 +1,120 @@
+"""From the images of conditions to numbers: one table for disruption, sweep and baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from workbench.errors import WorkbenchError
+from workbench.sampling.measures import TABLE, image_measures
+
+AUTO: Literal["auto"] = "auto"
+
+_FROM_RUN = ("seconds", "finite")
+
+
+def measured(
+    run: xr.Dataset,
+    *,
+    model_name: str | None = None,
+    baseline: str | Mapping[str, str],
+    judge: Any = AUTO,
+    reference: Any = AUTO,
+    clip: Any = None,
+) -> xr.Dataset:
+    """Measure every image of a run; see `workbench.sampling.measures`.
+
+    Parameters
+    ----------
+    run : xr.Dataset
+        From `run_conditions` or `open_conditions`; only conditions that are complete are measured.
+    model_name : str, optional
+        Which judge and reference to load, where there are any.
+    baseline : str or mapping
+        The condition that content is compared with: one for all, or condition → its own.
+    judge, reference, clip : optional
+        As `image_measures` takes them. ``"auto"``: those of `model_name`; None: without.
+
+    Returns
+    -------
+    xarray.Dataset
+        `value(condition, sample, measure)`, NaN where a measure can't be had, as for images of latents that are not finite;
+        whatever the conditions reported and `seconds`, `finite`; coordinates of `run`, `baseline(condition)`, and of each
+        measure its `kind`, `unit` and `label`. ``attrs["left_out"]`` names what was not measured.
+
+    Raises
+    ------
+    WorkbenchError
+        If a baseline is not there or not complete.
+    """
+    there = [str(name) for name in run["condition"].values]
+    against = {name: baseline if isinstance(baseline, str) else baseline.get(name, "") for name in there}
+    whole = {name for name, done in zip(there, run["done"].values, strict=True) if done}
+    if lost := [name for name in dict.fromkeys(against.values()) if name not in whole]:
+        raise WorkbenchError(
+            f"the baseline {lost[0]!r} is not among the complete conditions {', '.join(sorted(whole)) or '(none)'}; run it first."
+        )
+    judge = _judge(model_name) if isinstance(judge, str) else judge
+    reference = _reference(model_name) if isinstance(reference, str) else reference
+    prompts = [str(prompt) for prompt in run["prompt"].values]
+    names = [name for name in there if name in whole]
+    images: dict[str, np.ndarray] = {
+        name: _images(run, name) for name in dict.fromkeys(against[name] for name in names)
+    }
+    finite = run["finite"].transpose("condition", "sample").values
+    values = np.full((len(names), len(prompts), len(TABLE)), np.nan)
+    for i, name in enumerate(names):
+        own, plain = finite[there.index(name)], finite[there.index(against[name])]
+        image = images[name] if name in images else _images(run, name)
+        found = image_measures(
+            image, prompts, plain_SYX3=images[against[name]], judge=judge, reference=reference, clip=clip
+        )
+        for m, measure in enumerate(TABLE):
+            if measure in found:
+                usable = own & plain if TABLE[measure].needs == "plain" else own
+                values[i, :, m] = np.where(usable, found[measure], np.nan)
+    seen = ~np.isnan(values).all(axis=(0, 1))
+    kept = [m for m, known in zip(TABLE, seen, strict=True) if known]
+    part = run.sel(condition=names).drop_vars(["image", "latent_final"]).load()
+    result = part.assign(value=(("condition", "sample", "measure"), values[..., seen])).assign_coords(
+        measure=("measure", np.array(kept, dtype=str)),
+        kind=("measure", np.array([TABLE[m].kind for m in kept], dtype=str)),
+        unit=("measure", np.array([TABLE[m].unit for m in kept], dtype=str)),
+        label=("measure", np.array([TABLE[m].label for m in kept], dtype=str)),
+        baseline=("condition", np.array([against[name] for name in names], dtype=str)),
+    )
+    lost = [f"{name}: not complete" for name in there if name not in whole]
+    lost += [f"{TABLE[m].label}: can't be had for this model" for m in TABLE if m not in kept]
+    lost += [f"{line} (not finite)" for line in run.attrs.get("not_finite", [])]
+    result.attrs = {
+        "path": run.attrs.get("path", ""),
+        "settings": json.dumps(run.attrs.get("settings", {}), sort_keys=True),
+        "factors": list(run.attrs.get("factors", [])),
+        "left_out": lost,
+        "model_name": model_name or "",
+    }
+    return result
+
+
+def _images(run: xr.Dataset, name: str) -> np.ndarray:
+    return np.asarray(run["image"].sel(condition=name).transpose("sample", "y", "x", "rgb").values)
+
+
+def _judge(model_name: str | None) -> Any:
+    if model_name is None:
+        return None
+    from workbench.sampling.semantic import load_judge
+
+    return load_judge(model_name)
+
+
+def _reference(model_name: str | None) -> Any:
+    if model_name is None:
+        return None
+    from workbench.sampling.semantic import load_reference
+
+    return load_reference(model_name)

@@ -10,7 +10,7 @@ import torch
 
 from tests.steering.helpers import make_spec, plain_detail_guidance
 from workbench.steering.attach import apply
-from workbench.steering.hooks import MaskHook
+from workbench.steering.partial import EditHook
 from workbench.steering.spec import DetailGuidanceSpec
 
 PROMPTS = ["red apple", "dog face"]
@@ -272,7 +272,7 @@ def test_output_objects_and_positional_arguments(pipe, spec) -> None:
 
 def test_mask_finds_the_state_by_position_too(pipe, spec) -> None:
     """With gradient checkpointing the model calls its blocks by position."""
-    hook = MaskHook(pipe.transformer.transformer_blocks[2], "hidden_states", spec.channels)
+    hook = EditHook(pipe.transformer.transformer_blocks[2], "hidden_states", spec.channels, "zero")
     state, text, temb = torch.ones(2, 3, 64), torch.ones(2, 5, 64), torch.ones(2, 64)
     assert hook.pre_forward(None, state, text, temb) == ((state, text, temb), {}), "idle"
     hook.active = True

@@ -18,10 +18,13 @@ from diffusers.hooks.hooks import HookRegistry
 from workbench.models import layout_for
 from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.steering.check import check
-from workbench.steering.hooks import Attachment, MaskHook, RootHook
+from workbench.steering.hooks import Attachment, RootHook
+from workbench.steering.partial import Degraded
+from workbench.steering.partial import Hook as InnerHook
 from workbench.steering.spec import DetailGuidanceSpec
 
 _ABSENT = object()
+Hook = InnerHook | RootHook
 
 
 @contextlib.contextmanager
@@ -59,16 +62,16 @@ def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterat
     """
     check(spec, pipe, strict=strict)
     attachment, layout, transformer = Attachment(spec), layout_for(pipe), pipe.transformer
-    block = transformer.get_submodule(spec.layer)
-    mask = MaskHook(block, layout.hidden_argument, spec.channels)
+    degraded = Degraded(transformer, layout, spec.layer, spec.channels, spec.action)
     with contextlib.ExitStack() as undo:
-        undo.enter_context(_hooked(block, mask))
-        undo.enter_context(_hooked(transformer, RootHook(attachment, pipe, layout, mask)))
+        for block, hook in degraded.hooks:
+            undo.enter_context(_hooked(block, hook))
+        undo.enter_context(_hooked(transformer, RootHook(attachment, pipe, layout, degraded)))
         yield attachment
 
 
 @contextlib.contextmanager
-def _hooked(module: torch.nn.Module, hook: MaskHook | RootHook) -> Iterator[None]:
+def _hooked(module: torch.nn.Module, hook: Hook) -> Iterator[None]:
     """Register `hook` on `module`; afterwards take it off and put the module's attributes back as they were."""
     before = {name: module.__dict__.get(name, _ABSENT) for name in ("forward", "_diffusers_hook")}
     registry = HookRegistry.check_if_exists_or_initialize(module)
@@ -95,7 +98,7 @@ def _hooked(module: torch.nn.Module, hook: MaskHook | RootHook) -> Iterator[None
                 _restore(module, before)
 
 
-def _remove(registry: HookRegistry, hook: MaskHook | RootHook) -> None:
+def _remove(registry: HookRegistry, hook: Hook) -> None:
     """Take `hook` out of the chain.
 
     diffusers 0.42's own ``remove_hook`` overwrites the ``forward`` of the hook registered next, also where that is the

@@ -1,9 +1,10 @@
-"""The two diffusers hooks that make Detail Guidance out of a stock pipeline; `attach` puts them on and off."""
+"""The hook around the transformer that makes Detail Guidance out of a stock pipeline; `attach` puts it on and off."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -12,12 +13,9 @@ from diffusers.hooks.hooks import ModelHook
 from workbench.errors import UnsupportedModelError
 from workbench.models.layout import Layout
 from workbench.steering.detail_guidance import shifted_cond
-from workbench.steering.edits import edit_channels
+from workbench.steering.partial import Degraded
 from workbench.steering.schedule import place
 from workbench.steering.spec import DetailGuidanceSpec
-
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -38,36 +36,16 @@ class Attachment:
     degraded_passes: int = 0
 
 
-class MaskHook(ModelHook):
-    """On block m: sets the channels of the image-token state that enters the block to zero, while `active`."""
-
-    def __init__(self, block: torch.nn.Module, hidden_argument: str, channels: tuple[int, ...]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.active = False
-        self.enabled = True
-        self.argument = hidden_argument
-        self.position = list(inspect.signature(type(block).forward).parameters).index(hidden_argument) - 1  # self
-        self.channels = channels
-
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Args, Kwargs]:  # noqa: D102
-        if not (self.active and self.enabled):
-            return args, kwargs
-        if self.argument in kwargs:
-            return args, kwargs | {self.argument: edit_channels(kwargs[self.argument], self.channels, "zero")}
-        masked = edit_channels(args[self.position], self.channels, "zero")
-        return (*args[: self.position], masked, *args[self.position + 1 :]), kwargs
-
-
 class RootHook(ModelHook):
     """Around the transformer: the pass that the pipeline asked for, and the degraded one where it is due."""
 
-    def __init__(self, attachment: Attachment, pipe: Any, layout: Layout, mask: MaskHook) -> None:
+    def __init__(self, attachment: Attachment, pipe: Any, layout: Layout, degraded: Degraded) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.enabled = True
         self.attachment = attachment
         self.pipe = pipe
         self.layout = layout
-        self.mask = mask
+        self.degraded = degraded
         # Not all modules: this is looked at in every call. Caches hook the blocks, or the transformer itself.
         self.watched = [pipe.transformer, *(block for _, block in layout.blocks(pipe.transformer).values())]
         self.signature = inspect.signature(type(pipe.transformer).forward)
@@ -84,17 +62,11 @@ class RootHook(ModelHook):
             return forward(*args, **kwargs)
         batch = arguments[self.layout.hidden_argument].shape[0]
         rows, gain = self._cond_rows(batch)
-        # Cut out the rows before the first pass: that one may change what is in the arguments.
-        cond_args, cond_kwargs = _take(args, rows, batch), _take(kwargs, rows, batch)
-        output = forward(*args, **kwargs)
-        self.mask.active = True
-        try:
-            degraded = _prediction(forward(*cond_args, **cond_kwargs))
-        finally:
-            self.mask.active = False
+        tokens = math.prod(self.layout.grid(module, tuple(arguments[self.layout.hidden_argument].shape)))
+        output, degraded = self.degraded.passes(forward, args, kwargs, rows=rows, batch=batch, rho=0.0, tokens=tokens)
         self.attachment.degraded_passes += 1
         prediction = _prediction(output).clone()
-        prediction[rows] = shifted_cond(prediction[rows], degraded, self.attachment.spec.weight, gain)
+        prediction[rows] = shifted_cond(prediction[rows], _prediction(degraded), self.attachment.spec.weight, gain)
         return _with_prediction(output, prediction)
 
     def _refuse_cache(self) -> None:
@@ -146,15 +118,6 @@ class RootHook(ModelHook):
         size = batch // len(branches)
         start = branches.index("cond") * size
         return slice(start, start + size), self.layout.guidance.gain(self.pipe.guidance_scale)
-
-
-def _take(value: Any, rows: slice, batch: int) -> Any:
-    """Cut `rows` out of every tensor in `value` whose first axis is the batch; anything else stays as it is."""
-    if isinstance(value, dict):
-        return {key: _take(item, rows, batch) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_take(item, rows, batch) for item in value)
-    return value[rows] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value
 
 
 def _prediction(output: Any) -> Any:

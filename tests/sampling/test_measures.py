@@ -277,4 +277,5 @@ def test_image_measures_refuses_what_does_not_fit() -> None:
 def test_the_table_covers_every_measure_with_a_known_kind() -> None:
     assert set(m.MEASURES) <= set(m.TABLE)
     assert set(m.KINDS.values()) == {"detail", "content", "distance", "other"}
+    assert [m.KINDS[f"band_power_{k}"] for k in range(5)] == ["other"] * 3 + ["detail"] * 2
     assert len({row.label for row in m.TABLE.values()}) == len(m.TABLE)

@@ -167,12 +167,18 @@ def _band_label(k: int) -> str:
 
 _FIELD = "Field 1987"
 
+DETAIL = 1 / 8
+"""Bands of frequencies above this, in cycles per pixel, count as detail: periods of eight pixels and less."""
+
 TABLE: dict[str, Measure] = {
     "edge_energy": Measure(
         "detail", "luma/px", "edge energy", "mean of √(g_x² + g_y²), g: Sobel / 8", "Sobel & Feldman 1968"
     ),
     **{
-        f"band_power_{k}": Measure("detail", "ln luma²", _band_label(k), "ln Σ power of the luma in the band", _FIELD)
+        f"band_power_{k}": Measure(
+            "detail" if BAND_EDGES[k] >= DETAIL else "other",
+            "ln luma²", _band_label(k), "ln Σ power of the luma in the band", _FIELD,
+        )
         for k in range(BANDS)
     },
     "high_frequency_share": Measure(

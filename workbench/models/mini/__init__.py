@@ -10,6 +10,9 @@ from pathlib import Path
 EMBEDDED: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image"}
 """Folders of the embedded models by name; each is an ordinary diffusers folder."""
 
+JUDGES: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image-judge"}
+"""Folders of the judges by the name of the embedded model whose pictures they read."""
+
 
 def embedded_path(name: str) -> Path:
     """Folder of the embedded model ``name``.

@@ -1,4 +1,4 @@
-"""Command line of the training scripts: ``python -m workbench.models.mini fetch|train-vae|train|...``."""
+"""Command line of the training scripts: ``python -m workbench.models.mini fetch|train-vae|train|judge|...``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from . import EMBEDDED
+from . import EMBEDDED, JUDGES
 from .data import default_work
 
 
@@ -34,6 +34,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks: a fifth faster on CPU")
     train.add_argument("--save-minutes", type=float, default=5)
     train.add_argument("--grid-minutes", type=float, default=15)
+    judge = commands.add_parser("judge", help="train the classifier that judges content, or continue; then measure it")
+    judge.add_argument("--steps", type=int, default=6000)
+    judge.add_argument("--batch", type=int, default=128)
+    judge.add_argument("--lr", type=float, default=3e-3)
+    judge.add_argument("--seed", type=int, default=0)
+    judge.add_argument("--save-minutes", type=float, default=2)
+    judge.add_argument("--target", type=Path, default=JUDGES["mini-image"], help="the judge's folder")
+    judge.add_argument("--measure-only", action="store_true", help="measure the folder there is; write its card")
+    judge.add_argument("--text-only", action="store_true", help="rewrite the card from the metrics.json there is")
     for name, text in (("export", "write the diffusers folder"), ("card", "measure it; write figures and card")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--target", type=Path, default=EMBEDDED["mini-image"])
@@ -71,6 +80,13 @@ def main(argv: list[str] | None = None) -> None:
         names = ("steps", "batch", "lr", "seed", "compile", "decay_share", "sigma_mean", "shift_share")
         config = Config(**{name: getattr(args, name) for name in names})
         Trainer(config, args.work, latents, captions, args.device).run(args.save_minutes, args.grid_minutes, vae)
+    elif args.command == "judge":
+        from .judge_card import finish_judge
+        from .judge_train import JudgeTraining, train_judge
+
+        settings = JudgeTraining(**{name: getattr(args, name) for name in ("steps", "batch", "lr", "seed")})
+        trained = None if args.measure_only or args.text_only else train_judge(args.work, settings, args.save_minutes)
+        print(finish_judge(args.target, args.work, trained, text_only=args.text_only))
     elif args.command == "export":
         from .export import export
 

@@ -46,6 +46,7 @@ def call_arguments(
     guidance_scale: float,
     height: int | None = None,
     width: int | None = None,
+    num_frames: int | None = None,
     encode: Encode | None = None,
 ) -> dict[str, Any]:
     """Arguments of the pipeline for one batch.
@@ -55,22 +56,31 @@ def call_arguments(
     Parameters
     ----------
     samples : sequence of (prompt, seed)
-    steps, guidance_scale, height, width
-        As the pipeline takes them; None for its own size.
+    steps, guidance_scale, height, width, num_frames
+        As the pipeline takes them; None for its own size. Only pipelines of videos take a number of frames.
     encode : callable, optional
         Gives the arguments that stand for the prompts.
 
     Raises
     ------
     WorkbenchError
-        If the size is not a whole number of tokens.
+        If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
     size = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
-    unit = pipe.vae_scale_factor * pipe.patch_size
+    unit = pixels_a_latent(pipe) * _patch(pipe)
     wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
     if wrong:
         raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
+    if num_frames is not None:
+        frames = getattr(pipe, "vae_scale_factor_temporal", None)
+        if frames is None:
+            raise WorkbenchError(f"num_frames = {num_frames}, but {type(pipe).__name__} makes images, not videos.")
+        if num_frames % frames != 1 % frames:
+            raise WorkbenchError(
+                f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
+            )
+        size["num_frames"] = num_frames
     return {
         **call_defaults(pipe),
         **(encode(prompts) if encode else {"prompt": prompts}),
@@ -79,6 +89,18 @@ def call_arguments(
         "num_inference_steps": steps,
         "guidance_scale": guidance_scale,
     }
+
+
+def pixels_a_latent(pipe: Any) -> int:
+    """Pixels along one side of a latent."""
+    return int(getattr(pipe, "vae_scale_factor", None) or pipe.vae_scale_factor_spatial)
+
+
+def _patch(pipe: Any) -> int:
+    """Latents along one side of a token."""
+    own = getattr(pipe, "patch_size", None)
+    patch = pipe.transformer.config.patch_size if own is None else own
+    return int(patch if isinstance(patch, int) else patch[-1])
 
 
 def generate(
@@ -95,9 +117,9 @@ def generate(
 
     Returns
     -------
-    latents : array (B, C, H, W)
+    latents : array (B, C, H, W) or (B, C, F, H, W)
         Final latents, float32. Check them: they may not be finite, and the images then mean nothing.
-    images : array (B, Y, X, 3) of uint8, or None
+    images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
         None if the pipeline has no VAE.
     """
     last: list[torch.Tensor] = []
@@ -111,5 +133,5 @@ def generate(
     decoded = getattr(pipe, "vae", None) is not None
     result = pipe(**arguments, output_type="np" if decoded else "latent", callback_on_step_end=keep)
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
-    images = (np.nan_to_num(result.images) * 255).round().astype(np.uint8) if decoded else None
+    images = (np.nan_to_num(result[0]) * 255).round().astype(np.uint8) if decoded else None
     return last[0].float().cpu().numpy(), images

@@ -37,6 +37,8 @@ class Modulation:
         Argument that carries it into the block; empty for ``"per_block"``.
     table : str
         Parameter of the block that is added, (1, M, C) or (M, C); empty except for ``"shared_table"``.
+    beyond : tuple of str
+        Names of further parts that only some blocks have, after `terms`. Not recorded, but exchanged with the others.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Modulation:
     terms: tuple[str, ...]
     argument: str = ""
     table: str = ""
+    beyond: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class Guidance:
     rows: tuple[str, ...]
     linear: bool
 
+    def calls(self, branches: tuple[str, ...]) -> int:
+        """How many calls of the transformer a step of the pipeline takes."""
+        return 1 if self.batched else len(branches)
+
     def gain(self, guidance_scale: float) -> float:
         """Coefficient of the conditional prediction in ``u + s (c − u)``, which is s."""
         return float(guidance_scale)
@@ -114,6 +121,8 @@ class Layout:
         Config key of the patch size: one number for height and width, or (frames, height, width).
     latents : str
         ``"image"``: (B, C, H, W); ``"video"``: (B, C, F, H, W).
+    timestep_scale : float
+        What the pipeline multiplies the scheduler's timestep by before it hands it over.
     embedding_output : int or None
         Which element of that module's output is ``temb``; None if the output is that tensor itself.
     """
@@ -127,6 +136,7 @@ class Layout:
     guidance: Guidance
     patch_size: str
     latents: str = "image"
+    timestep_scale: float = 1.0
     embedding_output: int | None = None
 
     def modulation_of(self, stack: Stack) -> Modulation:
@@ -162,7 +172,7 @@ FAMILIES: tuple[Layout, ...] = (
         stacks=(Stack("transformer_blocks", hidden_output=1),),
         hidden_argument="hidden_states",
         embedding_module="time_text_embed",
-        modulation=Modulation("per_block", "norm1.linear", _SIX),
+        modulation=Modulation("per_block", "norm1.linear", _SIX, beyond=("shift_msa2", "scale_msa2", "gate_msa2")),
         guidance=Guidance(batched=True, rows=("uncond", "cond"), linear=True),
         patch_size="patch_size",
     ),

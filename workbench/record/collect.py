@@ -1,4 +1,4 @@
-"""Between the trace and the writer: gathers one batch's states into blocks of whole chunks, and counts the calls."""
+"""Between the trace and the writer: gathers one batch's states into blocks of whole chunks."""
 
 from __future__ import annotations
 
@@ -8,72 +8,57 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.errors import RecordingError
 from workbench.models.layout import Layout
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
 from workbench.record.reduce import reduce_tokens
+from workbench.record.turns import Turns
 from workbench.record.writer import Writer
 from workbench.store.schema import BY_NAME, stored
 
 
-class Collector:
-    """Takes the states of one generation of B_s samples.
+class Blocks:
+    """Takes the states of B_s samples, timestep by timestep of the recording, and passes them on in whole chunks.
 
     Parameters
     ----------
-    plan, shape, layout, writer
+    plan, writer
         Of the recording.
     samples : sequence of int
         Positions of the batch's samples in the recording.
     skip : set of int
         Those that are complete already; they are generated (the batch must stay the same) but not written again.
-    on_step : callable
-        Called after every denoising step.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        shape: Shape,
-        layout: Layout,
-        writer: Writer,
-        samples: Sequence[int],
-        skip: set[int],
-        on_step: Callable[[], None],
-    ) -> None:
-        self.plan, self.shape, self.layout, self.writer = plan, shape, layout, writer
-        self.samples, self.on_step = list(samples), on_step
+    def __init__(self, plan: Plan, writer: Writer, samples: Sequence[int], skip: set[int]) -> None:
+        self.plan, self.writer = plan, writer
+        self.samples = list(samples)
         self.targets = [None if sample in skip else sample for sample in self.samples]
-        self.rows = [(plan.branches.index(b), i) for i, b in enumerate(shape.branches) if b in plan.branches]
         self.layer_of = {layer: i for i, layer in enumerate(plan.layers)}
-        self.slot_of = {step: i for i, step in enumerate(plan.steps)}
-        self.calls = -1
         self.buffer: dict[str, np.ndarray] = {}
-        self.initial: np.ndarray | None = None
+        self.slot: int | None = None
+        self.rows: list[tuple[int, int]] = []
 
-    # Called by the trace ------------------------------------------------------------------------------------------
+    def begin(self, slot: int | None, branches: Sequence[str]) -> None:
+        """The next states are of this recorded timestep (None: of one that is not recorded) and these branches.
 
-    def on_call(self, kwargs: dict[str, Any], temb: torch.Tensor) -> None:
-        """A call begins: check that it is the step we think, and keep ``temb``."""
-        self.calls += 1
-        if self.calls >= len(self.shape.timesteps):
-            raise self._miscounted(self.calls + 1)
-        latents = kwargs[self.layout.hidden_argument]
-        if self.calls == 0:
-            self.initial = latents[: len(self.samples)].float().cpu().numpy().copy()
-        got, expected = float(kwargs["timestep"].reshape(-1)[0]), self.shape.timesteps[self.calls]
-        if not np.isclose(got, expected, rtol=1e-6):
-            raise RecordingError(
-                f"Call {self.calls} of the transformer has timestep {got:g}, the scheduler's list says {expected:g}: "
-                "the calls can't be told apart safely. Record this pipeline with its own scheduler unchanged."
-            )
-        if self._slot is not None:
+        Parameters
+        ----------
+        slot : int or None
+        branches : sequence of str
+            In the order of the batch's rows.
+        """
+        self.slot = slot
+        self.rows = [(self.plan.branches.index(b), i) for i, b in enumerate(branches) if b in self.plan.branches]
+
+    def temb(self, temb: torch.Tensor) -> None:
+        """Keep the embedding of this timestep."""
+        if self.slot is not None:
             self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
 
-    def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
+    def state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live: reduce or copy it now."""
-        if self._slot is None or layer not in self.layer_of:
+        if self.slot is None or layer not in self.layer_of or not self.rows:
             return
         index = self.layer_of[layer]
         values = {**reduce_tokens(h_BNC)}
@@ -86,52 +71,39 @@ class Collector:
         if self.plan.planes:
             self._planes(index, h_BNC)
 
-    def on_done(self) -> None:
-        """A call ends: pass the block on when it is full."""
-        slot = self._slot
-        if slot is not None and (slot + 1 == len(self.plan.steps) or (slot + 1) % self.plan.block == 0):
-            for (
-                name
-            ) in self.plan.variables:  # what no recorded layer has (the modulation of `input`) is absent, and said so
-                here = BY_NAME[name].part in ("unit", "step") and not (name == "hidden" and self.plan.planes)
-                if here and name not in self.buffer:
-                    self.buffer[name] = self._empty(name)
-            self.writer.block(self.targets, slot - slot % self.plan.block, self.buffer)
-            self.buffer = {}
-        self.on_step()
+    def end(self) -> None:
+        """A timestep is complete, in all its branches: pass the block on when it is full."""
+        slot = self.slot
+        if slot is None or not (slot + 1 == self.plan.sizes["timestep"] or (slot + 1) % self.plan.block == 0):
+            return
+        for name in self.plan.variables:
+            # What no recorded layer has (the modulation of `input`) is absent, and said so.
+            here = BY_NAME[name].part in ("unit", "step") and not (name == "hidden" and self.plan.planes)
+            if here and name not in self.buffer:
+                self.buffer[name] = self._empty(name)
+        self.writer.block(self.targets, slot - slot % self.plan.block, self.buffer)
+        self.buffer = {}
 
-    # Called after the generation ----------------------------------------------------------------------------------
-
-    def finish(self, latents: np.ndarray, images: np.ndarray | None) -> None:
-        """Check the number of calls and write what belongs to the samples as a whole."""
-        if self.calls + 1 != len(self.shape.timesteps):
-            raise self._miscounted(self.calls + 1)
-        assert self.initial is not None
-        values = {"latent_initial": self.initial, "latent_final": latents}
+    def finish(self, initial: np.ndarray, latents: np.ndarray, images: np.ndarray | None) -> None:
+        """Write what belongs to the samples as a whole."""
+        values = {"latent_initial": initial, "latent_final": latents}
         self.writer.finish(self.targets, values if images is None else {**values, "image": images})
-
-    # ----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def _slot(self) -> int | None:
-        """Position of the current step among the recorded ones."""
-        return self.slot_of.get(self.calls)
 
     def _into(self, name: str, value: torch.Tensor, view: Callable[[np.ndarray, int, int], np.ndarray]) -> None:
         if name not in self.buffer:
             self.buffer[name] = self._empty(name)
         host = value.cpu().numpy()
-        count, at = len(self.samples), (self._slot or 0) % self.plan.block
+        count, at = len(self.samples), (self.slot or 0) % self.plan.block
         for branch, row in self.rows:
             view(self.buffer[name], branch, at)[...] = host[row * count : (row + 1) * count]
 
     def _empty(self, name: str) -> np.ndarray:
         variable, chunk = BY_NAME[name], list(self.plan.variables[name])
-        slot = self._slot or 0
+        slot = self.slot or 0
         chunk[0] = len(self.samples)
         axis = variable.dims.index("timestep")
         start = slot - slot % self.plan.block
-        chunk[axis] = min(self.plan.block, len(self.plan.steps) - start)
+        chunk[axis] = min(self.plan.block, self.plan.sizes["timestep"] - start)
         # Filled, so that what was not put in reads as absent.
         return np.full(chunk, *stored(name, self.plan.hidden_dtype))
 
@@ -141,13 +113,57 @@ class Collector:
             for i, sample in enumerate(self.targets):
                 if sample is not None:
                     plane = stored_bits(h_BNC[row * count + i]).cpu().numpy().copy()
-                    self.writer.plane(sample, branch, layer, self._slot or 0, plane)
+                    self.writer.plane(sample, branch, layer, self.slot or 0, plane)
 
-    def _miscounted(self, calls: int) -> RecordingError:
-        return RecordingError(
-            f"The pipeline made {calls} calls of its transformer, the recording expects {len(self.shape.timesteps)} "
-            f"(steps × calls a step of family {self.layout.family}). Nothing of this batch is marked as finished."
-        )
+
+class Collector:
+    """Takes the states of one generation, call by call.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    shape, layout
+        Of the recording.
+    on_step : callable
+        Called after every denoising step.
+    """
+
+    def __init__(self, blocks: Blocks, shape: Shape, layout: Layout, on_step: Callable[[], None]) -> None:
+        self.blocks, self.layout, self.on_step = blocks, layout, on_step
+        self.turns = Turns(layout, shape)
+        self.slot_of = {step: i for i, step in enumerate(blocks.plan.steps)}
+        self.initial: np.ndarray | None = None
+        self.last = False
+
+    def on_call(self, kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
+        """A call begins: check that it is the one we think, and keep ``temb``."""
+        turn = self.turns.next(kwargs["timestep"], context)
+        self.last = turn.last
+        if self.initial is None:
+            self.initial = initial_latents(kwargs[self.layout.hidden_argument], len(self.blocks.samples))
+        self.blocks.begin(self.slot_of.get(turn.step), turn.branches)
+        self.blocks.temb(temb)
+
+    def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
+        """A block's output, live."""
+        self.blocks.state(layer, h_BNC, modulation)
+
+    def on_done(self) -> None:
+        """A call ends."""
+        if self.last:
+            self.blocks.end()
+            self.on_step()
+
+    def finish(self, latents: np.ndarray, images: np.ndarray | None) -> None:
+        """Check the number of calls and write what belongs to the samples as a whole."""
+        self.turns.finish()
+        assert self.initial is not None
+        self.blocks.finish(self.initial, latents, images)
+
+
+def initial_latents(latents: torch.Tensor, samples: int) -> np.ndarray:
+    """The latents of the first call, once a sample, float32."""
+    return latents[:samples].float().cpu().numpy().copy()
 
 
 def stored_bits(h: torch.Tensor) -> torch.Tensor:

@@ -7,11 +7,12 @@ from math import ceil, prod
 
 import numpy as np
 
+from workbench.record.cells import Cell, cells_of
 from workbench.record.probe import Shape
 from workbench.record.reduce import RANKS
 from workbench.record.settings import Settings
 from workbench.store.create import chunk_shapes
-from workbench.store.schema import BY_NAME, stored
+from workbench.store.schema import BY_NAME, VIDEO_DIMS, stored
 
 #: Timesteps of one sample are written together up to this many bytes: few files for small models, and flat memory.
 BLOCK_BYTES = 4 << 20
@@ -32,7 +33,9 @@ class Plan:
     layers, branches : tuple of str
         Recorded ones, in order.
     steps : tuple of int
-        Recorded denoising steps.
+        Denoising step of every recorded timestep.
+    cells : tuple of Cell
+        What every recorded timestep of an experiment is; empty for a trajectory.
     sizes : dict
         Dimension → length.
     variables, chunks : dict
@@ -57,6 +60,7 @@ class Plan:
     block: int
     planes: bool
     seconds: float
+    cells: tuple[Cell, ...] = ()
 
     def bytes_of(self, name: str) -> int:
         """Bytes of one variable, uncompressed, which is how it is stored."""
@@ -76,7 +80,7 @@ class Plan:
         )
 
 
-def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -> Plan:
+def make_plan(settings: Settings, shape: Shape, image: tuple[int, ...] | None) -> Plan:
     """Plan a recording.
 
     Parameters
@@ -84,24 +88,32 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -
     settings : Settings
     shape : Shape
         From :func:`~workbench.record.probe.probe`.
-    image : (height, width) or None
-        Of the decoded image; None if the pipeline has no VAE.
+    image : (height, width) or (frames, height, width) or None
+        Of the decoded image or video; None if the pipeline has no VAE.
     """
     select = settings.select
     layers = tuple(shape.layers[i] for i in select.positions("layer", shape.layers))
     branches = tuple(shape.branches[i] for i in select.positions("branch", shape.branches))
-    steps = tuple(select.positions("timestep", [f"{t:g}" for t in shape.timesteps]))
+    cells = cells_of(settings, len(shape.timesteps))
+    steps = tuple(cell.step for cell in cells) or tuple(
+        select.positions("timestep", [f"{t:g}" for t in shape.timesteps])
+    )
     sizes = {
         "sample": len(settings.samples), "branch": len(branches), "layer": len(layers), "timestep": len(steps),
         "token": shape.tokens, "channel": shape.channels, "rank": min(RANKS, shape.channels),
         "modulation_term": len(shape.terms), "embedding": shape.embedding,
-        "latent_channel": shape.latent[0], "latent_y": shape.latent[1], "latent_x": shape.latent[2], "rgb": 3,
+        "latent_channel": shape.latent[0], "latent_y": shape.latent[-2], "latent_x": shape.latent[-1], "rgb": 3,
     }  # fmt: skip
+    video = len(shape.latent) == 4
+    if video:
+        sizes["latent_frame"] = shape.latent[1]
     if image:
-        sizes |= {"y": image[0], "x": image[1]}
+        sizes |= dict(zip(("x", "y", "video_frame"), reversed(image), strict=False))
     skipped = ({"hidden"} if settings.tier == "stats" else set()) | (set() if image else {"image"})
     variables = {
-        name: tuple(sizes[dim] for dim in variable.dims) for name, variable in BY_NAME.items() if name not in skipped
+        name: tuple(sizes[dim] for dim in (VIDEO_DIMS.get(name, variable.dims) if video else variable.dims))
+        for name, variable in BY_NAME.items()
+        if name not in skipped
     }
     per_step = {
         name: prod(variables[name]) // (sizes["sample"] * sizes["timestep"]) * itemsize(name, shape.dtype)
@@ -113,10 +125,11 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, int] | None) -
     block = int(np.clip(BLOCK_BYTES // max(together, 1), 1, len(steps)))
     plan = Plan(
         layers, branches, steps, sizes, variables, chunk_shapes(sizes, variables, block, planes), shape.dtype, block,
-        planes, 0.0,
+        planes, 0.0, cells,
     )  # fmt: skip
-    calls = sizes["sample"] * len(shape.timesteps)
-    seconds = calls * shape.seconds * _RECORDING_OVERHEAD + plan.bytes / _DISK_BYTES_PER_SECOND
+    # A cell makes only the calls whose branch is recorded; the generation before it needs all of them.
+    calls = len(shape.timesteps) * shape.calls + len(cells) * min(shape.calls, len(branches))
+    seconds = sizes["sample"] * calls * shape.seconds * _RECORDING_OVERHEAD + plan.bytes / _DISK_BYTES_PER_SECOND
     return Plan(**{**plan.__dict__, "seconds": seconds})
 
 

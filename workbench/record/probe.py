@@ -28,7 +28,7 @@ def _refusals() -> Iterator[None]:
 
 
 class _SeenEnough(Exception):
-    """Ends the pipeline's call after the first call of its transformer."""
+    """Ends the pipeline's call when its transformer was called often enough."""
 
 
 @dataclass
@@ -46,15 +46,17 @@ class Shape:
     terms : tuple of str
         Names of the modulation's parts.
     branches : tuple of str
-        In the order of the batch's rows.
+        In the order of the batch's rows, or of the calls of a step.
     dtype : str
         Of the hidden states.
     latent : tuple of int
-        (C, H, W) of one sample.
+        (C, H, W) or (C, F, H, W) of one sample.
     timesteps, sigmas : arrays (T,)
         float64, of every call.
     seconds : float
         Of one plain call of the transformer for one sample; 0 if it was not timed.
+    calls : int
+        Of the transformer in one step.
     """
 
     layers: list[str] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Shape:
     timesteps: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sigmas: np.ndarray = field(default_factory=lambda: np.zeros(0))
     seconds: float = 0.0
+    calls: int = 1
 
     @property
     def tokens(self) -> int:
@@ -78,6 +81,8 @@ class Shape:
 def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False) -> Shape:
     """Run the pipeline for one sample up to and including its first transformer call, and look.
 
+    Where every branch is a call of its own, the second call is looked at as well, but not made.
+
     Raises
     ------
     UnsupportedModelError
@@ -87,7 +92,7 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
     seen: dict[str, torch.Size] = {}
     batch = settings.samples[:1]  # the cheapest that shows every shape
 
-    def on_call(kwargs: dict[str, Any], temb: torch.Tensor) -> None:
+    def on_call(kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
         latents = kwargs[layout.hidden_argument]
         shape.latent = tuple(latents.shape[1:])
         shape.grid = layout.grid(pipe.transformer.net, tuple(latents.shape))
@@ -101,22 +106,33 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
 
     with torch.no_grad(), traced(pipe, layout, on_call=on_call, on_state=on_state, on_done=lambda: None) as stand_in:
         traced_forward = stand_in.forward
+        first: list[torch.Tensor] = []
 
-        def look(*args: Any, **kwargs: Any) -> None:
-            traced_forward(*args, **kwargs)
+        def look(*args: Any, **kwargs: Any) -> Any:
+            if first:
+                if torch.equal(first[0], kwargs["timestep"]):  # the same step once more: another branch
+                    shape.branches = layout.guidance.rows
+                raise _SeenEnough
+            result = traced_forward(*args, **kwargs)
             if timed:
                 _settled()
                 start = time.perf_counter()
                 stand_in.net(*args, **kwargs)
                 _settled()
                 shape.seconds = time.perf_counter() - start
-            raise _SeenEnough
+            if layout.guidance.batched:
+                raise _SeenEnough
+            first.append(kwargs["timestep"].clone())
+            return result
 
         stand_in.forward = look  # type: ignore[method-assign]
         with contextlib.suppress(_SeenEnough), _refusals():
             pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
     shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
-    _check(shape, seen, layout, len(batch))
+    shape.calls = layout.guidance.calls(shape.branches)
+    rows = len(batch) * (len(shape.branches) if layout.guidance.batched else 1)
+    _check(shape, seen, layout, rows)
+    _check_latents(shape, pipe.transformer)
     return shape
 
 
@@ -145,12 +161,21 @@ def trajectory(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
     return timesteps, sigmas
 
 
-def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, samples: int) -> None:
-    expected = (samples * len(shape.branches), shape.tokens, shape.channels)
+def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: int) -> None:
+    expected = (rows, shape.tokens, shape.channels)
     wrong = {layer: tuple(size) for layer, size in seen.items() if tuple(size) != expected}
     if wrong:
         layer, size = next(iter(wrong.items()))
         raise UnsupportedModelError(
             f"{len(wrong)} of {len(seen)} layers don't hold one image token per grid cell: {layer} has shape {size}, "
             f"family {layout.family} with grid {shape.grid} should have {expected} (rows, tokens, channels)."
+        )
+
+
+def _check_latents(shape: Shape, transformer: Any) -> None:
+    given, predicted = transformer.config.in_channels, transformer.config.get("out_channels")
+    if predicted is not None and predicted != given:
+        raise UnsupportedModelError(
+            f"{type(transformer).__name__} takes {given} channels and predicts {predicted}: a condition (an image, a mask) is "
+            "glued to the latents. Such pipelines are not supported yet."
         )

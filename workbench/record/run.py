@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import zarr
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, fingerprint, generate, is_steered, layout_for, load_pipeline
-from workbench.models.fingerprint import weight_hash
+from workbench.models import Encode, call_arguments, generate, is_steered, layout_for, load_pipeline
+from workbench.models.generate import pixels_a_latent
 from workbench.models.layout import Layout
 from workbench.progress import Progress
-from workbench.record.collect import Collector
+from workbench.record.cells import resolve_mediate
+from workbench.record.collect import Blocks, Collector
+from workbench.record.describe import attributes_of, coordinates_of, identity_of, name_of
+from workbench.record.experiment import Experiment
 from workbench.record.plan import Plan, make_plan
 from workbench.record.probe import Shape, probe
-from workbench.record.provenance import git_revision, versions
 from workbench.record.settings import Settings, make_settings
 from workbench.record.trace import traced
 from workbench.record.writer import Writer, locked
 from workbench.store.create import create
 from workbench.store.open import check, read_attributes
-from workbench.store.schema import FORMAT, SCHEMA_VERSION
 from workbench.store.verify import verify
 
 #: Ask before writing more than this.
 DEFAULT_BUDGET = 20 * 10**9
+
+#: Steps of an experiment's grid: 5 × 5 cells tell a bend from a line, and cost about one more generation of 20 steps.
+DEFAULT_GRID = 5
 
 
 def record(
@@ -45,9 +45,13 @@ def record(
     guidance_scale: float | None = None,
     height: int | None = None,
     width: int | None = None,
+    num_frames: int | None = None,
     tier: str | None = None,
     batch_size: int | None = None,
     select: Any = None,
+    experiment: str | None = None,
+    grid: int | Sequence[int] | None = None,
+    mediate: Any = None,
     encode: Encode | None = None,
     revision: str | None = None,
     dtype: str | None = None,
@@ -70,8 +74,16 @@ def record(
         Samples are all prompts × all seeds. A prompt that ends in ``.txt`` is a file with one prompt a line.
     out : str or Path
         Folder of the store.
-    steps, guidance_scale, height, width, tier, batch_size, select
+    steps, guidance_scale, height, width, num_frames, tier, batch_size, select
         See :class:`~workbench.record.settings.Settings`.
+    experiment : {"timestep-swap", "prompt-swap", "seed-swap"}, optional
+        Instead of the trajectory, record forward passes in which pieces are exchanged, see ``docs/schema.md``:
+        the timestep embedding of one step with the latents of another; every prompt's text with the first prompt's
+        latents; every seed's own latents.
+    grid : int or sequence of int
+        How many steps of the trajectory an experiment uses (evenly spread, both ends included; default 5), or which.
+    mediate : sequence of str or "all", optional
+        For a timestep-swap: blocks in which gate, shift and scale, or all of the modulation are exchanged alone.
     encode : callable, optional
         ``encode(prompts)`` returns the pipeline's arguments (embeddings) in place of the texts.
     revision, dtype, device
@@ -96,8 +108,9 @@ def record(
         Among others: the store was made with other settings, the disk is full, a state is not finite.
     """
     settings = make_settings(
-        prompts, seeds, steps=steps, guidance_scale=guidance_scale, height=height, width=width, tier=tier,
-        batch_size=batch_size, select=select,
+        prompts, seeds, steps=steps, guidance_scale=guidance_scale, height=height, width=width,
+        num_frames=num_frames, tier=tier, batch_size=batch_size, select=select, experiment=experiment,
+        grid=(DEFAULT_GRID if grid is None else grid) if experiment else None, mediate=mediate,
     )  # fmt: skip
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model, revision=revision, dtype=dtype, device=device)
     layout = layout_for(pipe)
@@ -106,8 +119,9 @@ def record(
             "A steering spec is being applied to this pipeline, and a recording has no word for that: its numbers would "
             "pass for the plain model's. Record outside of `with workbench.apply(...)`."
         )
+    settings = resolve_mediate(settings, layout.block_paths(pipe.transformer))
     out = Path(out)
-    identity = _identity(pipe, settings, encode, revision)
+    identity = identity_of(pipe, settings, encode, revision)
     if out.exists():
         _same_settings(out, identity, repair)
     shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
@@ -118,11 +132,11 @@ def record(
     if not out.exists():
         create(
             out,
-            coordinates=_coordinates(settings, plan, shape),
+            coordinates=coordinates_of(settings, plan, shape),
             variables=plan.variables,
             chunks=plan.chunks,
             hidden_dtype=plan.hidden_dtype,
-            attributes=_attributes(_name(model, pipe), layout, shape, plan, identity),
+            attributes=attributes_of(name_of(model, pipe), layout, shape, plan, identity),
         )
     with locked(out):
         _run(pipe, layout, settings, shape, plan, out, encode, progress, repair)
@@ -156,9 +170,17 @@ def _run(
         range(i, min(i + settings.batch_size, len(samples))) for i in range(0, len(samples), settings.batch_size)
     ]
     todo = [batch for batch in batches if not done.issuperset(batch)]
-    with _writing(out, plan) as writer, Progress("recording", len(todo) * len(shape.timesteps), progress) as bar:
+    with (
+        _writing(out, plan) as writer,
+        Progress("recording", len(todo) * (len(shape.timesteps) + len(plan.cells)), progress) as bar,
+    ):
+        experiment = Experiment(pipe, layout, settings, shape, plan, encode, bar.advance) if plan.cells else None
         for batch in todo:
-            collector = Collector(plan, shape, layout, writer, batch, done & set(batch), bar.advance)
+            blocks = Blocks(plan, writer, batch, done & set(batch))
+            if experiment is not None:
+                experiment.run(batch, blocks)
+                continue
+            collector = Collector(blocks, shape, layout, bar.advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
                 latents, images = generate(
@@ -193,46 +215,14 @@ def _finished(out: Path) -> set[int]:
     return {int(i) for i in np.flatnonzero(units.all(axis=(1, 2, 3)) & whole)}
 
 
-def _image_size(pipe: Any, shape: Shape) -> tuple[int, int] | None:
+def _image_size(pipe: Any, shape: Shape) -> tuple[int, ...] | None:
+    """(height, width) of the decoded images, (frames, height, width) of videos; None where nothing is decoded."""
     if getattr(pipe, "vae", None) is None:
         return None
-    return shape.latent[-2] * pipe.vae_scale_factor, shape.latent[-1] * pipe.vae_scale_factor
-
-
-def _identity(pipe: Any, settings: Settings, encode: Encode | None, revision: str | None) -> dict[str, Any]:
-    """What decides the numbers: settings, model, scheduler, arithmetic. Compared item by item at a resume."""
-    return {
-        **settings.model_dump(mode="json"),
-        "model": fingerprint(pipe, revision=revision),
-        "components": _components(pipe, encode),
-        "pipeline_class": type(pipe).__name__,
-        "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
-        "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
-        "device": pipe.transformer.device.type,
-        "embeddings": _embedding_hash(encode, settings) if encode else None,
-        "torch": versions()["torch"],
-        "diffusers": versions()["diffusers"],
-    }
-
-
-def _components(pipe: Any, encode: Encode | None) -> dict[str, str]:
-    """Weight hashes of what else computes the images: the VAE, and the text encoders unless embeddings are given."""
-    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    return {
-        name: weight_hash(part)
-        for name, part in parts.items()
-        if name != "transformer" and not (encode and name.startswith("text_encoder"))
-    }
-
-
-def _embedding_hash(encode: Encode, settings: Settings) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(encode(settings.prompts).items()):
-        digest.update(name.encode())
-        digest.update(
-            value.detach().float().cpu().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode()
-        )
-    return digest.hexdigest()[:16]
+    height, width = (length * pixels_a_latent(pipe) for length in shape.latent[-2:])
+    if len(shape.latent) < 4:
+        return height, width
+    return (shape.latent[1] - 1) * pipe.vae_scale_factor_temporal + 1, height, width
 
 
 def _same_settings(out: Path, identity: dict[str, Any], repair: bool) -> None:
@@ -262,67 +252,3 @@ def _within_budget(plan: Plan, budget: float, yes: bool) -> None:
             "fewer layers or steps (--layers, --timesteps), fewer tokens (--height, --width), statistics only "
             "(--tier stats), or say --yes."
         )
-
-
-def _coordinates(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np.ndarray]:
-    prompts, seeds = zip(*settings.samples, strict=True)
-    frames, rows, columns = np.indices(shape.grid).reshape(3, -1)
-    steps = list(plan.steps)
-    blocks = {layer: i - 1 for i, layer in enumerate(shape.layers)}
-    return {
-        "sample": np.arange(len(prompts)),
-        "prompt": np.array(prompts, dtype=object),
-        "seed": np.array(seeds),
-        "branch": np.array(plan.branches, dtype=object),
-        "layer": np.array(plan.layers, dtype=object),
-        "block": np.array([blocks[layer] for layer in plan.layers]),
-        "timestep": shape.timesteps[steps],
-        "step": np.array(steps),
-        "sigma": shape.sigmas[steps],
-        "token": np.arange(shape.tokens),
-        "frame": frames,
-        "row": rows,
-        "column": columns,
-        "channel": np.arange(shape.channels),
-        "rank": np.arange(plan.sizes["rank"]),
-        "modulation_term": np.array(shape.terms, dtype=object),
-    }
-
-
-def _name(model: Any, pipe: Any) -> str:
-    """What people call the model: its embedded name or hub id, the folder's name, or the pipeline's class."""
-    if model is pipe:
-        return type(pipe).__name__
-    return Path(model).name if Path(model).is_dir() else str(model)
-
-
-def _attributes(name: str, layout: Layout, shape: Shape, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "model_name": name,
-        "model": identity["model"],
-        "pipeline_class": identity["pipeline_class"],
-        "layout": {
-            "family": layout.family,
-            "transformer": layout.transformer,
-            # Of the model, so that a recording of some layers is known to be one.
-            "blocks": len(shape.layers) - 1,
-            "channels": shape.channels,
-        },
-        "scheduler": identity["scheduler"],
-        "dtype": identity["dtype"],
-        "tier": identity["tier"],
-        "settings": identity,
-        "settings_fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
-        "versions": versions(),
-        "git_revision": git_revision(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "block_steps": plan.block,
-    }
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A diffusers config as plain JSON, without its private entries."""
-    kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
-    return dict(json.loads(json.dumps(kept, default=str)))

@@ -7,6 +7,7 @@ iteration would silently pair the wrong visits) and lets every state go as soon 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,13 +16,17 @@ from nnsight import NNsight
 from nnsight.intervention.interleaver import OutOfOrderError
 
 from workbench.errors import RecordingError
-from workbench.models.layout import Layout
+from workbench.models.layout import Layout, Stack
+from workbench.record.exchange import Exchange, exchanged, modulation_of
+from workbench.record.standin import StandIn, in_place_of_transformer
 
-#: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None, keyword arguments).
+#: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None).
 Sink = Callable[[str, torch.Tensor, torch.Tensor | None], None]
+#: Told of a call: its keyword arguments, ``temb``, the name of the cache context.
+CallSink = Callable[[dict[str, Any], torch.Tensor, str | None], None]
 
 
-class TracedTransformer(torch.nn.Module):
+class TracedTransformer(StandIn):
     """Stands in for a pipeline's transformer, and hands every block's hidden state to a sink while it runs.
 
     Parameters
@@ -32,9 +37,18 @@ class TracedTransformer(torch.nn.Module):
     on_state : callable
         ``on_state(layer, h_BNC, modulation_BMC or None)`` with the live tensors: read, don't keep.
     on_call : callable
-        ``on_call(kwargs, temb)`` before the blocks of a call.
+        ``on_call(kwargs, temb, context)`` before the blocks of a call.
     on_done : callable
         ``on_done()`` after the blocks of a call.
+
+    Attributes
+    ----------
+    exchange : Exchange or None
+        What the next calls take from another one's modulation.
+    keep : set of str
+        Blocks whose modulation, as their projection gives it, the next calls leave in `raw`.
+    raw : dict
+        Block → tensor.
     """
 
     def __init__(
@@ -42,27 +56,19 @@ class TracedTransformer(torch.nn.Module):
         net: torch.nn.Module,
         layout: Layout,
         *,
-        on_call: Callable[[dict[str, Any], torch.Tensor], None],
+        on_call: CallSink,
         on_state: Sink,
         on_done: Callable[[], None],
     ) -> None:
-        super().__init__()
-        # Not registered as a submodule: the stand-in must not own the net, which goes back to the pipeline.
-        self.__dict__["net"] = net
+        super().__init__(net, layout)
         self.__dict__["traced"] = NNsight(net)
-        self.layout = layout
         self.on_call, self.on_state, self.on_done = on_call, on_state, on_done
+        self.exchange: Exchange | None = None
+        self.keep: set[str] = set()
+        self.raw: dict[str, torch.Tensor] = {}
         self.__dict__["blocks"] = [
-            (path, stack, self.traced.get(path), self.traced.get(f"{path}.{layout.modulation.module}"))
-            for path, (stack, _) in layout.blocks(net).items()
+            _Block(self.traced, path, stack, layout, module) for path, (stack, module) in layout.blocks(net).items()
         ]
-
-    def __getattr__(self, name: str) -> Any:
-        """Config, dtype, cache_context and whatever else a pipeline asks of its transformer."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["net"], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """One call of the transformer, traced."""
@@ -81,35 +87,89 @@ class TracedTransformer(torch.nn.Module):
             raise
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
-        layout, blocks, traced = self.layout, self.blocks, self.traced
-        embedding = traced.get(layout.embedding_module)
-        width = len(layout.modulation.terms)
-        with traced.trace(*args, **kwargs) as tracer:
-            self.on_call(kwargs, embedding.output)
-            for i, (path, stack, block, projection) in enumerate(blocks):
-                if i == 0:
-                    self.on_state("input", block.inputs[1][layout.hidden_argument], None)
-                raw = projection.output
-                output = block.output
-                h = output if stack.hidden_output is None else output[stack.hidden_output]
-                self.on_state(path, h, raw[:, : width * h.shape[-1]].unflatten(-1, (width, h.shape[-1])))
+        embedding, blocks = self.traced.get(self.layout.embedding_module), self.blocks
+        with self.traced.trace(*args, **kwargs) as tracer:
+            temb = embedding.output
+            if self.layout.embedding_output is not None:
+                temb = temb[self.layout.embedding_output]
+            self.on_call(kwargs, temb, self.context)
+            h = blocks[0].entering()
+            self.on_state("input", h, None)
+            channels = h.shape[-1]
+            for block in blocks:
+                raw = block.conditioning()
+                if block.path in self.keep:
+                    self.raw[block.path] = raw.detach().clone()
+                if self.exchange is not None and self.exchange.block == block.path:
+                    raw = exchanged(block.modulation, raw, self.exchange.raw, self.exchange.what, channels)
+                    block.set_conditioning(raw)
+                modulation = modulation_of(block.modulation, raw, block.table, channels)
+                self.on_state(block.path, block.leaving(), modulation)
             self.on_done()
             result = tracer.result.save()
         return result  # noqa: RET504 (inside the block nothing is returned: the block is nnsight's)
 
 
+class _Block:
+    """What the trace reads and sets of one block, in the order in which it must: entering, conditioning, leaving."""
+
+    def __init__(self, traced: Any, path: str, stack: Stack, layout: Layout, module: torch.nn.Module) -> None:
+        self.path, self.stack, self.modulation = path, stack, layout.modulation_of(stack)
+        self.envoy = traced.get(path)
+        names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
+        self.hidden = layout.hidden_argument, names.index(layout.hidden_argument)
+        self.projection: Any = None
+        self.argument = "", 0
+        if self.modulation.argument:
+            self.argument = self.modulation.argument, names.index(self.modulation.argument)
+        else:
+            self.projection = traced.get(f"{path}.{self.modulation.module}")
+        self.table = module.get_parameter(self.modulation.table) if self.modulation.table else None
+
+    def entering(self) -> torch.Tensor:
+        return _argument(self.envoy.inputs, *self.hidden)
+
+    def conditioning(self) -> torch.Tensor:
+        if self.projection is not None:
+            return self.projection.output
+        return _argument(self.envoy.inputs, *self.argument)
+
+    def set_conditioning(self, raw: torch.Tensor) -> None:
+        if self.projection is not None:
+            self.projection.output = raw
+            return
+        args, kwargs = self.envoy.inputs
+        name, position = self.argument
+        if name in kwargs:
+            self.envoy.inputs = args, {**kwargs, name: raw}
+        else:
+            self.envoy.inputs = (*args[:position], raw, *args[position + 1 :]), kwargs
+
+    def leaving(self) -> torch.Tensor:
+        output = self.envoy.output
+        return output if self.stack.hidden_output is None else output[self.stack.hidden_output]
+
+
+def _argument(inputs: tuple[tuple[Any, ...], dict[str, Any]], name: str, position: int) -> torch.Tensor:
+    """An argument of a call, however it was given."""
+    args, kwargs = inputs
+    return kwargs[name] if name in kwargs else args[position]
+
+
 @contextlib.contextmanager
 def traced(pipe: Any, layout: Layout, **sinks: Any) -> Iterator[TracedTransformer]:
     """Put a :class:`TracedTransformer` in the transformer's place, and leave the pipeline as it was found."""
-    net = pipe.transformer
+    with instrumented(pipe.transformer, layout, **sinks) as stand_in, in_place_of_transformer(pipe, stand_in):
+        yield stand_in
+
+
+@contextlib.contextmanager
+def instrumented(net: torch.nn.Module, layout: Layout, **sinks: Any) -> Iterator[TracedTransformer]:
+    """A :class:`TracedTransformer` to be called by hand; the transformer is left as it was found."""
     before = {module: _instrumentation(module) for module in net.modules()}
     try:
-        stand_in = TracedTransformer(net, layout, **sinks)
-        # Past the pipeline's own __setattr__, which would write the stand-in's class into the pipeline's config.
-        object.__setattr__(pipe, "transformer", stand_in)
-        yield stand_in
+        yield TracedTransformer(net, layout, **sinks)
     finally:
-        object.__setattr__(pipe, "transformer", net)
         for module, old in before.items():
             for name in ("forward", "__nnsight__"):
                 if name in old:

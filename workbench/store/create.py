@@ -15,7 +15,7 @@ import zarr
 
 from workbench.errors import StoreError
 from workbench.store.checksum import coordinates_checksum
-from workbench.store.schema import BY_NAME, COORDINATES, UNIT, stored
+from workbench.store.schema import BY_NAME, UNIT, coordinates_of, dims_of, stored
 
 
 def create(
@@ -36,7 +36,7 @@ def create(
     path : str or Path
         Must not exist.
     coordinates : mapping
-        Coordinate name (of :data:`~workbench.store.schema.COORDINATES`) → values.
+        Coordinate name (of :func:`~workbench.store.schema.coordinates_of` the attributes) → values.
     variables, chunks : mapping
         Variable name → shape, and → chunk shape.
     hidden_dtype : {"float32", "float16", "bfloat16"}
@@ -66,7 +66,7 @@ def create(
                 "coordinates_checksum": coordinates_checksum(coordinates),
             },
         )
-        _coordinates(group, coordinates)
+        _coordinates(group, coordinates, coordinates_of(attributes))
         for name, shape in variables.items():
             _variable(group, name, shape, chunks[name], hidden_dtype)
         os.replace(building, path)
@@ -77,9 +77,11 @@ def create(
             shutil.rmtree(around, ignore_errors=True)
 
 
-def _coordinates(group: zarr.Group, coordinates: Mapping[str, np.ndarray]) -> None:
+def _coordinates(
+    group: zarr.Group, coordinates: Mapping[str, np.ndarray], known: Mapping[str, tuple[str, str]]
+) -> None:
     for name, values in coordinates.items():
-        dimension, dtype = COORDINATES[name]
+        dimension, dtype = known[name]
         array = group.create_array(
             name=name,
             shape=(len(values),),
@@ -90,7 +92,7 @@ def _coordinates(group: zarr.Group, coordinates: Mapping[str, np.ndarray]) -> No
         )
         array[:] = np.asarray(values, dtype=object if dtype == "str" else dtype)
     # xarray's (CF's) way to say which arrays are coordinates although no dimension is named like them.
-    group.attrs["coordinates"] = " ".join(name for name in coordinates if COORDINATES[name][0] != name)
+    group.attrs["coordinates"] = " ".join(name for name in coordinates if known[name][0] != name)
 
 
 def _variable(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], hidden_dtype: str) -> None:
@@ -106,7 +108,7 @@ def _variable(group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tupl
         chunks=chunks,
         compressors=None,
         fill_value=fill,
-        dimension_names=variable.dims,
+        dimension_names=dims_of(name, len(shape)),
         attributes=attributes,
         # One flat folder an array: five nested folders a chunk cost more than the chunk itself.
         chunk_key_encoding={"name": "default", "separator": "."},
@@ -133,9 +135,8 @@ def chunk_shapes(
     """
     shapes = {}
     for name, shape in names.items():
-        variable = BY_NAME[name]
         chunk = list(shape)
-        for axis, dimension in enumerate(variable.dims):
+        for axis, dimension in enumerate(dims_of(name, len(shape))):
             if dimension == "sample":
                 chunk[axis] = 1
             elif dimension == "timestep":

@@ -13,7 +13,15 @@ import zarr
 
 from workbench.errors import StoreError
 from workbench.store.checksum import coordinates_checksum
-from workbench.store.schema import ATTRIBUTES, BY_NAME, COORDINATES, FORMAT, SCHEMA_VERSION, bf16_to_float32
+from workbench.store.schema import (
+    ATTRIBUTES,
+    BY_NAME,
+    FORMAT,
+    SCHEMA_VERSION,
+    bf16_to_float32,
+    coordinates_of,
+    dims_of,
+)
 
 
 def open_recording(path: str | Path, *, complete_only: bool = True) -> xr.Dataset:
@@ -101,14 +109,14 @@ def check(path: Path, attributes: dict[str, Any]) -> None:
     """
     group: Any = zarr.open_group(str(path), mode="r")
     try:
-        coordinates = {name: np.asarray(group[name][:]) for name in COORDINATES}
+        coordinates = {name: np.asarray(group[name][:]) for name in coordinates_of(attributes)}
         arrays = {name: group[name] for name in attributes["variables"]}
     except Exception as error:  # a missing or damaged array makes zarr raise all kinds of errors
         raise StoreError(f"{path} is damaged: {_reason(error)} Record it anew into another folder.") from error
     if coordinates_checksum(coordinates) != attributes["coordinates_checksum"]:
         raise StoreError(f"{path} is damaged: its coordinates were changed. Record it anew into another folder.")
     for name, array in arrays.items():
-        if array.metadata.dimension_names != BY_NAME[name].dims:
+        if array.metadata.dimension_names != dims_of(name, array.ndim):
             raise StoreError(f"{path} is damaged: {name} has dimensions {array.metadata.dimension_names}.")
         # Nothing is compressed, so every chunk file has the same known size.
         whole = math.prod(array.chunks) * array.dtype.itemsize
@@ -146,7 +154,7 @@ def _mask(recording: xr.Dataset) -> xr.Dataset:
         if variable is None or variable.part == "marker":
             continue
         there = {"unit": marks, "step": marks.all("layer"), "sample": whole}[variable.part]
-        recording[name] = array.where(there, np.asarray(variable.fill, dtype=array.dtype)).transpose(*variable.dims)
+        recording[name] = array.where(there, np.asarray(variable.fill, dtype=array.dtype)).transpose(*array.dims)
         recording[name].attrs = array.attrs
     return recording
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ PRESENT = 1 << 32
 BF16_NAN = 0x7FC0
 
 UNIT = ("sample", "branch", "layer", "timestep")
+
+#: What a recording with the attribute ``experiment`` may be.
+EXPERIMENTS = ("timestep-swap", "prompt-swap", "seed-swap")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,23 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "modulation_term": ("modulation_term", "str"),
 }
 
+#: Further coordinates of an experiment, where ``timestep`` lists its cells.
+EXPERIMENT_COORDINATES: dict[str, tuple[str, str]] = {
+    "embedding_timestep": ("timestep", "float64"),
+    "embedding_sigma": ("timestep", "float64"),
+    "swap": ("timestep", "str"),
+    "swap_block": ("timestep", "str"),
+    "latent_prompt": ("sample", "str"),
+    "latent_seed": ("sample", "int64"),
+}
+
+#: Dimensions of the variables that are other for a video.
+VIDEO_DIMS: dict[str, tuple[str, ...]] = {
+    "latent_initial": ("sample", "latent_channel", "latent_frame", "latent_y", "latent_x"),
+    "latent_final": ("sample", "latent_channel", "latent_frame", "latent_y", "latent_x"),
+    "image": ("sample", "video_frame", "y", "x", "rgb"),
+}
+
 #: Root attributes that every recording has.
 ATTRIBUTES = (
     "format",
@@ -108,6 +130,17 @@ ATTRIBUTES = (
     "variables",
     "coordinates_checksum",
 )
+
+
+def coordinates_of(attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The coordinates that a recording with these root attributes has: name → (dimension, dtype)."""
+    return COORDINATES | (EXPERIMENT_COORDINATES if attributes.get("experiment") else {})
+
+
+def dims_of(name: str, rank: int) -> tuple[str, ...]:
+    """Dimensions of a variable of so many dimensions: latents and images of a video have one more."""
+    video = VIDEO_DIMS.get(name, ())
+    return video if len(video) == rank else BY_NAME[name].dims
 
 
 def stored(name: str, hidden_dtype: str) -> tuple[float, str]:

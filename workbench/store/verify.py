@@ -12,7 +12,7 @@ import zarr
 from workbench.errors import StoreError
 from workbench.store.checksum import checksum, coordinates_checksum
 from workbench.store.open import read_attributes
-from workbench.store.schema import BY_NAME, COORDINATES
+from workbench.store.schema import BY_NAME, coordinates_of, dims_of
 
 
 @dataclass
@@ -65,7 +65,7 @@ def verify(path: str | Path, *, progress: Any = None) -> Verdict:
     try:
         group: Any = zarr.open_group(str(path), mode="r")
         arrays = {name: group[name] for name in attributes["variables"]}
-        coordinates = {name: np.asarray(group[name][:]) for name in COORDINATES}
+        coordinates = {name: np.asarray(group[name][:]) for name in coordinates_of(attributes)}
         marks, finished = np.asarray(arrays["unit_checksum"][:]), np.asarray(arrays["sample_checksum"][:])
     except Exception as error:  # anything a damaged marker array makes zarr raise
         raise StoreError(f"{path} is damaged beyond checking: {error}. Record it anew into another folder.") from error
@@ -136,7 +136,7 @@ def _read(
     for name, array in arrays.items():
         variable = BY_NAME[name]
         if variable.part in parts:
-            where = tuple(steps if dim == "timestep" else slice(None) for dim in variable.dims[1:])
+            where = tuple(steps if dim == "timestep" else slice(None) for dim in dims_of(name, array.ndim)[1:])
             try:
                 values[name] = np.asarray(array[(sample, *where)])
             except Exception as error:  # a truncated or foreign chunk file makes codecs raise all kinds of errors

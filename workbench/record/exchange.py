@@ -1,0 +1,78 @@
+"""Reading a block's modulation in the three ways it comes in, and exchanging parts of it. B rows, M terms, C channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+
+from workbench.models.layout import Modulation
+
+#: What an exchange takes over, as the beginnings of the terms' names.
+PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"gate": ("gate",), "shift_scale": ("shift", "scale"), "modulation": ("gate", "shift", "scale")}
+)
+
+
+def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor | None, channels: int) -> torch.Tensor:
+    """Shift, scale and gate as the block uses them.
+
+    Parameters
+    ----------
+    modulation : Modulation
+    raw : tensor
+        The projection's output, (B, M · C) or more, or for a table (B, M, C).
+    table : tensor or None
+        The block's own part, where it has one.
+    channels : int
+        C.
+
+    Returns
+    -------
+    tensor (B, M, C)
+    """
+    terms = len(modulation.terms)
+    if table is not None:
+        return table.reshape(1, terms, channels) + raw.float()
+    return raw[:, : terms * channels].unflatten(-1, (terms, channels))
+
+
+def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, what: str, channels: int) -> torch.Tensor:
+    """A projection's output with some parts taken from another.
+
+    Parameters
+    ----------
+    modulation : Modulation
+    own, other : tensor
+        Outputs of the same projection for two timesteps, (B, M · C) or (B, M, C); neither is changed.
+    what : {"gate", "shift_scale", "modulation"}
+    channels : int
+        C.
+    """
+    names = (*modulation.terms, *modulation.beyond)
+    axis, width = (1, 1) if modulation.kind == "shared_table" else (-1, channels)
+    result = own.clone()
+    for index, name in enumerate(names[: own.shape[axis] // width]):
+        if name.startswith(PARTS[what]):
+            result.narrow(axis, index * width, width).copy_(other.narrow(axis, index * width, width))
+    return result
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """In one block, parts of the modulation are those of another call.
+
+    Attributes
+    ----------
+    block : str
+        Full module path.
+    what : {"gate", "shift_scale", "modulation"}
+    raw : tensor
+        What the other call's projection gave, as the trace reports it.
+    """
+
+    block: str
+    what: str
+    raw: torch.Tensor

@@ -1,0 +1,200 @@
+"""Causal experiments: the plain pipeline generates, then its calls at a few steps are made again with pieces exchanged.
+
+Every cell keeps the batch of the pipeline's own call, so that the cells in which nothing is exchanged have the bits of a
+plain recording. Only the calls at the steps of the grid are kept, for one batch of samples at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.errors import RecordingError
+from workbench.models import Encode, call_arguments, generate
+from workbench.models.layout import Layout
+from workbench.record.cells import Cell
+from workbench.record.collect import Blocks, initial_latents
+from workbench.record.exchange import Exchange
+from workbench.record.plan import Plan
+from workbench.record.probe import Shape
+from workbench.record.settings import Settings
+from workbench.record.standin import Watched, in_place_of_transformer
+from workbench.record.trace import TracedTransformer, instrumented
+from workbench.record.turns import Turns
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the transformer, as the pipeline made it.
+
+    Attributes
+    ----------
+    kwargs : dict
+    context : str or None
+        Cache context it was made in.
+    branches : tuple of str
+        In the order of the batch's rows.
+    """
+
+    kwargs: dict[str, Any]
+    context: str | None
+    branches: tuple[str, ...]
+
+
+@dataclass
+class Generated:
+    """What the plain pipeline made of one batch.
+
+    Attributes
+    ----------
+    calls : dict
+        Step of the grid → its calls.
+    initial, latents, images
+        First and last latents (float32), and the images.
+    """
+
+    calls: dict[int, list[Call]]
+    initial: np.ndarray
+    latents: np.ndarray
+    images: np.ndarray | None
+
+
+class Experiment:
+    """Records the cells of one experiment, batch by batch.
+
+    Parameters
+    ----------
+    pipe, layout, settings, shape, plan, encode
+        Of the recording.
+    on_step : callable
+        Called after every denoising step and after every cell.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        layout: Layout,
+        settings: Settings,
+        shape: Shape,
+        plan: Plan,
+        encode: Encode | None,
+        on_step: Callable[[], None],
+    ) -> None:
+        self.pipe, self.layout, self.settings, self.shape, self.plan = pipe, layout, settings, shape, plan
+        self.encode, self.on_step = encode, on_step
+        self.steps = sorted({cell.step for cell in plan.cells})
+        self.mediated = {cell.block for cell in plan.cells if cell.block}
+        self.donors: dict[int, dict[int, torch.Tensor]] = {}
+
+    def run(self, samples: Sequence[int], blocks: Blocks) -> None:
+        """Generate one batch and record its cells.
+
+        Parameters
+        ----------
+        samples : sequence of int
+            Positions of the samples in the recording.
+        blocks : Blocks
+            Takes the states.
+        """
+        made = self._generate(samples, self.on_step)
+        calls = made.calls
+        if self.settings.experiment == "prompt-swap":
+            calls = self._with_latents_of_first_prompt(samples, made)
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]] = {}
+        net = self.pipe.transformer
+        with torch.no_grad(), instrumented(
+            net,
+            self.layout,
+            on_call=lambda kwargs, temb, context: blocks.temb(temb),
+            on_state=blocks.state,
+            on_done=lambda: None,
+        ) as traced:  # fmt: skip
+            for slot, cell in enumerate(self.plan.cells):
+                for i, call in enumerate(calls[cell.step]):
+                    blocks.begin(slot, call.branches)
+                    if blocks.rows:
+                        self._call(traced, cell, call, calls[cell.embedding_step][i], raw)
+                blocks.end()
+                self.on_step()
+        blocks.finish(made.initial, made.latents, made.images)
+
+    def _call(
+        self,
+        traced: TracedTransformer,
+        cell: Cell,
+        call: Call,
+        other: Call,
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]],
+    ) -> None:
+        """Make one call of one cell; `raw` collects each diagonal cell's modulation for the mediation after it."""
+        kwargs = dict(call.kwargs)
+        if cell.swap == "embedding":
+            kwargs["timestep"] = other.kwargs["timestep"]
+        traced.exchange = None
+        if cell.block:
+            traced.exchange = Exchange(cell.block, cell.swap, raw[cell.embedding_step, call.branches][cell.block])
+        traced.keep, traced.raw = (self.mediated if cell.swap == "none" else set()), {}
+        with traced.cache_context(call.context) if call.context else contextlib.nullcontext():
+            traced(**kwargs)
+        if traced.keep:
+            raw[cell.step, call.branches] = traced.raw
+
+    def _generate(self, samples: Sequence[int], on_step: Callable[[], None] | None = None) -> Generated:
+        """Run the plain pipeline, keeping the calls at the steps of the grid."""
+        turns = Turns(self.layout, self.shape)
+        calls: dict[int, list[Call]] = {step: [] for step in self.steps}
+        initial: list[np.ndarray] = []
+        argument = self.layout.hidden_argument
+
+        def keep(kwargs: dict[str, Any], context: str | None) -> None:
+            turn = turns.next(kwargs["timestep"], context)
+            if not initial:
+                initial.append(initial_latents(kwargs[argument], len(samples)))
+            if turn.step in calls:
+                own = {argument: kwargs[argument].clone(), "timestep": kwargs["timestep"].clone()}
+                calls[turn.step].append(Call(kwargs | own, context, turn.branches))
+
+        pairs = [self.settings.samples[i] for i in samples]
+        with in_place_of_transformer(self.pipe, Watched(self.pipe.transformer, self.layout, on_call=keep)):
+            arguments = call_arguments(self.pipe, pairs, **self.settings.call, encode=self.encode)
+            latents, images = generate(self.pipe, arguments, on_step)
+        turns.finish()
+        if not np.isfinite(latents).all():
+            raise RecordingError(
+                "The final latents have NaN or infinite values: this model, at these settings, generates no image."
+            )
+        return Generated(calls, initial[0], latents, images)
+
+    def _with_latents_of_first_prompt(self, samples: Sequence[int], made: Generated) -> dict[int, list[Call]]:
+        """The calls of a batch, with the latents that the first prompt had from the same seeds at the same step."""
+        self._keep_donors(samples, made)
+        # The first prompt's samples come first, a seed each; each is a donor as it comes out of its own batch.
+        donors = [i % len(self.settings.seeds) for i in samples]
+        for donor in donors:
+            if donor not in self.donors:
+                size = self.settings.batch_size
+                start = donor - donor % size
+                batch = range(start, min(start + size, len(self.settings.samples)))
+                self._keep_donors(batch, self._generate(batch))
+        argument = self.layout.hidden_argument
+        changed: dict[int, list[Call]] = {}
+        for step, calls in made.calls.items():
+            latents = torch.stack([self.donors[donor][step] for donor in donors])
+            changed[step] = [
+                Call(call.kwargs | {argument: torch.cat([latents] * len(call.branches))}, call.context, call.branches)
+                for call in calls
+            ]
+        return changed
+
+    def _keep_donors(self, samples: Sequence[int], made: Generated) -> None:
+        for row, sample in enumerate(samples):
+            if sample < len(self.settings.seeds):
+                self.donors[sample] = {
+                    step: calls[0].kwargs[self.layout.hidden_argument][row].clone()
+                    for step, calls in made.calls.items()
+                }

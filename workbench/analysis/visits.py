@@ -8,7 +8,7 @@ Legend: S samples, L layers, T timesteps, N tokens, C channels, K ranks.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,29 @@ def require(recording: xr.Dataset, *names: str) -> None:
         raise AnalysisError(
             f"the recording lacks {', '.join(missing)}; it holds {there}. Record again with `workbench record` "
             "(every tier keeps the statistics), or open the whole store instead of a part of it."
+        )
+
+
+def refuse_experiment(recording: xr.Dataset, known: Sequence[str] = ()) -> None:
+    """Raise unless the recording is a trajectory, or one of the experiments the caller knows.
+
+    Raises
+    ------
+    AnalysisError
+        Naming the experiment and what reads it.
+    """
+    name = recording.attrs.get("experiment")
+    if name and str(name) not in known:
+        wanted = f"one of {', '.join(known)}" if known else "a trajectory"
+        raise AnalysisError(
+            f"this recording is the experiment {str(name)!r}: its dimension `timestep` lists cells with exchanged pieces, and "
+            f"this analysis reads {wanted}. Use workbench.analysis.causal.causal for it, or pass "
+            "workbench.analysis.causal.diagonal(recording), its cells in which nothing was exchanged."
+        )
+    if known and not name:
+        raise AnalysisError(
+            f"this recording is a trajectory, and this analysis reads {' or '.join(known)}: along a trajectory timestep and "
+            f"noise level are confounded. Record with `--experiment {known[0]}`."
         )
 
 
@@ -97,6 +120,8 @@ class Visits:
         Which branch.
     adaln : bool
         Ask of a complete sample that its AdaLN terms are finite too, where there are any.
+    experiments : sequence of str
+        Experiments that the caller knows how to read; default: none, trajectories only.
 
     Attributes
     ----------
@@ -110,10 +135,14 @@ class Visits:
     Raises
     ------
     AnalysisError
-        If statistics or branch are missing, or no sample is complete.
+        If statistics or branch are missing, no sample is complete, or the recording is an experiment that the caller
+        does not know.
     """
 
-    def __init__(self, recording: xr.Dataset, branch: str, *, adaln: bool = False) -> None:
+    def __init__(
+        self, recording: xr.Dataset, branch: str, *, adaln: bool = False, experiments: Sequence[str] = ()
+    ) -> None:
+        refuse_experiment(recording, experiments)
         require(recording, "h_mean_abs")
         part = select_branch(recording, branch)
         self.branch = branch

@@ -14,7 +14,13 @@ Legend: S samples, P prompts, R replicates or resamples, X anything else.
 
 from workbench.analysis.inference.intervals import Interval, Method, bootstrap, bootstrap_mean
 from workbench.analysis.inference.multiplicity import adjust, proportion_low
-from workbench.analysis.inference.permutation import Permuted, max_statistic, permute_within, sign_flip
+from workbench.analysis.inference.permutation import (
+    Permuted,
+    max_statistic,
+    permute_within,
+    sign_flip,
+    sign_flip_vectors,
+)
 from workbench.analysis.inference.replicates import MINIMUM_SAMPLES, Floats, by_prompt
 from workbench.analysis.inference.verdicts import (
     Decision,
@@ -23,6 +29,7 @@ from workbench.analysis.inference.verdicts import (
     decide,
     enough_for,
     equivalence,
+    largest_difference,
     needed_n,
 )
 
@@ -42,9 +49,11 @@ __all__ = [
     "decide",
     "enough_for",
     "equivalence",
+    "largest_difference",
     "max_statistic",
     "needed_n",
     "permute_within",
     "proportion_low",
     "sign_flip",
+    "sign_flip_vectors",
 ]

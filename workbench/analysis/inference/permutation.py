@@ -91,12 +91,7 @@ def sign_flip(
         raise AnalysisError(f"alternative={alternative!r}: choose two-sided, greater or less.")
     flat_RX, rest = _flat(values_RX, resamples)
     n = len(flat_RX)
-    exact = 2**n <= EXACT
-    signs_MR = (
-        np.asarray(list(itertools.product((1.0, -1.0), repeat=n)))
-        if exact
-        else np.random.default_rng(seed).choice((1.0, -1.0), size=(resamples, n))
-    )
+    signs_MR, exact = _signs(n, resamples, seed)
     size = np.sqrt(n * (flat_RX**2).sum(axis=0))
     unit_RX = np.divide(flat_RX, size, out=np.zeros_like(flat_RX), where=(size > 0) | np.isnan(size))
 
@@ -108,6 +103,46 @@ def sign_flip(
     p, corrected = _p_values(extreme(np.ones((1, n)))[0], blocks, len(signs_MR), exact)
     statistic = unit_RX.sum(axis=0)
     return Permuted(statistic.reshape(rest), p.reshape(rest), corrected.reshape(rest), len(signs_MR), exact)
+
+
+def sign_flip_vectors(values_RKX: NDArray[Any], *, resamples: int = 9999, seed: int = 0) -> Permuted:
+    """Test whether a vector of K means over replicates is 0, by flipping the signs of whole replicates.
+
+    The null hypothesis: the vector of a replicate is distributed symmetrically around 0, whatever the dependence of its
+    K parts. A vector and its opposite are equally extreme, so the smallest p of R replicates is 2 / 2**R.
+
+    Parameters
+    ----------
+    values_RKX : array, shape (R, K, ...)
+        One vector per replicate and column.
+    resamples, seed
+        As in `sign_flip`.
+
+    Returns
+    -------
+    Permuted
+        `statistic` is the squared length of the mean vector over the mean squared length, in [0, 1].
+
+    Raises
+    ------
+    AnalysisError
+        If there is no replicate, or `resamples` is below 1.
+    """
+    values = np.asarray(values_RKX, dtype=np.float64)
+    flat, _ = _flat(values, resamples)
+    n, k, rest = len(values), values.shape[1], values.shape[2:]
+    flat_RKX = flat.reshape(n, k, math.prod(rest))
+    signs_MR, exact = _signs(n, resamples, seed)
+    inside = (flat_RKX**2).sum(axis=1).mean(axis=0)
+
+    def statistic(signs: Floats) -> Floats:
+        top = ((signs @ flat_RKX.reshape(n, -1) / n).reshape(len(signs), k, -1) ** 2).sum(axis=1)
+        return np.asarray(np.divide(top, inside, out=np.zeros_like(top), where=(inside > 0) | np.isnan(inside)))
+
+    observed, step = statistic(np.ones((1, n)))[0], _rows(k * flat_RKX.shape[2])
+    blocks = (statistic(signs_MR[i : i + step]) for i in range(0, len(signs_MR), step))
+    p, corrected = _p_values(observed, blocks, len(signs_MR), exact)
+    return Permuted(observed.reshape(rest), p.reshape(rest), corrected.reshape(rest), len(signs_MR), exact)
 
 
 def permute_within(
@@ -209,6 +244,13 @@ def _p_values(observed_X: Floats, blocks: Iterable[Floats], count: int, exact: b
     extra = 0 if exact else 1
     p, corrected = (np.where(made, (hits + extra) / (count + extra), np.nan) for hits in (own, largest))
     return p, corrected
+
+
+def _signs(n: int, resamples: int, seed: int) -> tuple[Floats, bool]:
+    """Signs of n replicates, shape (M, n): all there are, or random ones; and whether these are all."""
+    if 2**n <= EXACT:
+        return np.asarray(list(itertools.product((1.0, -1.0), repeat=n))), True
+    return np.random.default_rng(seed).choice((1.0, -1.0), size=(resamples, n)), False
 
 
 def _flat(values: NDArray[Any], resamples: int) -> tuple[Floats, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 
 from workbench.analysis.inference.intervals import Interval
-from workbench.analysis.inference.replicates import MINIMUM_SAMPLES, Floats
+from workbench.analysis.inference.replicates import MINIMUM_SAMPLES, Floats, check_confidence
 from workbench.errors import AnalysisError
 
 Verdict = Literal["supported", "not supported", "undecided"]
@@ -76,6 +76,51 @@ def equivalence(values_RX: NDArray[Any], *, margin: float, alpha: float = 0.05) 
         above, below = (mean + margin) / error, (mean - margin) / error
     p = np.maximum(stats.t.sf(above, n - 1), stats.t.cdf(below, n - 1))
     return Equivalence(mean, mean - width, mean + width, np.asarray(p, dtype=np.float64))
+
+
+def largest_difference(values_RKX: NDArray[Any], *, confidence: float = 0.95) -> Interval:
+    """Largest difference between any two of K means over replicates, with bounds that know it was searched for.
+
+    A range is never negative and grows with noise, so resampling it says nothing honest near 0. Here each of the
+    K (K - 1) / 2 differences gets Student's t bounds over replicates. The upper bound of the range is the largest upper
+    bound, which needs no correction (the pair that truly differs most is among them: intersection-union, Berger 1982);
+    the lower bound is the largest lower bound, corrected for all pairs in both directions (Bonferroni).
+
+    Parameters
+    ----------
+    values_RKX : array, shape (R, K, ...)
+        One value per replicate and label.
+    confidence : float
+        Coverage of the interval, half of what is left on either side.
+
+    Returns
+    -------
+    Interval
+        Of shape X, 0 or more. Bounds are NaN with fewer than `MINIMUM_SAMPLES` replicates; NaN in a column gives NaN.
+
+    Raises
+    ------
+    AnalysisError
+        If `confidence` is not in (0, 1), or there are fewer than two labels.
+    """
+    check_confidence(confidence)
+    values = np.asarray(values_RKX, dtype=np.float64)
+    if values.ndim < 2 or values.shape[1] < 2:
+        raise AnalysisError(
+            f"values of shape {values.shape} have fewer than two labels to compare; give (R, K, …), K ≥ 2."
+        )
+    n, k = values.shape[:2]
+    one, other = np.triu_indices(k, 1)
+    pairs_RDX = values[:, one] - values[:, other]
+    size_DX = np.abs(pairs_RDX.mean(axis=0))
+    mean = size_DX.max(axis=0)
+    if n < MINIMUM_SAMPLES:
+        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+    error_DX = pairs_RDX.std(axis=0, ddof=1) / math.sqrt(n)
+    tail = (1.0 - confidence) / 2.0
+    low_DX = size_DX - float(stats.t.isf(tail / (k * (k - 1)), n - 1)) * error_DX
+    high_DX = size_DX + float(stats.t.isf(tail, n - 1)) * error_DX
+    return Interval(mean, np.maximum(low_DX.max(axis=0), 0.0), high_DX.max(axis=0))
 
 
 def needed_n(

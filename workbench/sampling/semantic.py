@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
-from workbench.models.mini import JUDGES
+from workbench.models.mini import EMBEDDED, JUDGES
 from workbench.sampling.spectrum import Reference
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-REFERENCE, PROMPTS = "reference.json", "study-prompts.txt"
+JUDGE, REFERENCE, PROMPTS = "judge.json", "reference.json", "study-prompts.txt"
 PROMPT_BYTES = 2**20
 CLIP = "openai/clip-vit-base-patch32"
 """CLIP model that is looked for in the local cache of the hub unless another is named."""
@@ -110,16 +110,24 @@ class Judge:
 
 
 def judge_folder(model: str | Path) -> Path | None:
-    """Folder of the judge for `model`: an embedded model's name, or a folder with a `judge.json`; None if there is none."""
+    """Folder of judge, reference and study prompts for `model`; None if there is none.
+
+    `model` is an embedded model's name, the folder of an embedded model, or itself such a folder.
+    """
     name = str(model)
     if name in JUDGES:
-        return JUDGES[name] if (JUDGES[name] / "judge.json").is_file() else None
+        return JUDGES[name] if JUDGES[name].is_dir() else None
     path = Path(model).expanduser()
-    return path if (path / "judge.json").is_file() else None
+    if not path.is_dir():
+        return None
+    embedded = {folder.resolve(): name for name, folder in EMBEDDED.items()}
+    if path.resolve() in embedded:
+        return judge_folder(embedded[path.resolve()])
+    return path if any((path / file).is_file() for file in (JUDGE, REFERENCE, PROMPTS)) else None
 
 
 def load_judge(model: str | Path) -> Judge | None:
-    """Load the judge for an embedded model's name, or from a folder; None if there is none for this model.
+    """Load the judge of `model` (see `judge_folder`); None if there is none.
 
     Raises
     ------
@@ -127,7 +135,7 @@ def load_judge(model: str | Path) -> Judge | None:
         If there is one but it can't be read; sizes are checked before anything is allocated.
     """
     folder = judge_folder(model)
-    if folder is None:
+    if folder is None or not (folder / JUDGE).is_file():
         return None
     from workbench.models.mini.judge import load_net
 
@@ -135,7 +143,7 @@ def load_judge(model: str | Path) -> Judge | None:
 
 
 def load_reference(model: str | Path) -> Reference | None:
-    """Load the band power of the training pictures of `model` (as for `load_judge`); None if there is none."""
+    """Load the band power of the training pictures of `model` (see `judge_folder`); None if there is none."""
     folder = judge_folder(model)
     return Reference.read(folder / REFERENCE) if folder and (folder / REFERENCE).is_file() else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def training_pictures(work: Path, pixels: np.ndarray, trips: bool) -> torch.Tens
 
 def rate(step: int, c: JudgeTraining) -> float:
     """Learning rate: warm-up, then half a cosine down to zero."""
-    return c.lr * min(1.0, (step + 1) / c.warmup) * 0.5 * (1 + np.cos(np.pi * step / c.steps))
+    return c.lr * min(1.0, (step + 1) / c.warmup) * 0.5 * (1 + math.cos(math.pi * step / c.steps))
 
 
 class JudgeTrainer:

@@ -10,7 +10,7 @@
         <reports>             (sample) float64, what the condition measured of itself
         marker                (sample) 2³² + CRC-32 of image and latents, 0 = absent
 
-A chunk is a batch, and its markers are written last: a batch is there, or it is not.
+Folders whose names begin with ``_`` or ``.`` are no conditions. A chunk is a batch, and its markers are written last: a batch is there, or it is not.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def open_conditions(path: str | Path, names: Sequence[str] | None = None) -> xr.
     """
     path = Path(path)
     attributes = read_attributes(path)
-    there = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    there = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name))
     wanted = there if names is None else list(names)
     if lost := [name for name in wanted if name not in there]:
         raise StoreError(f"{path} has no condition {lost[0]!r}; it has {', '.join(there) or 'none'}.")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from workbench.errors import WorkbenchError
+from workbench.analysis.effects import TABLE_FOLDER
+from workbench.analysis.visits import TEXT
+from workbench.errors import StoreError, WorkbenchError
+from workbench.sampling.conditions import not_finite
 from workbench.sampling.measures import TABLE, image_measures
+from workbench.store.create import explain
 
 AUTO: Literal["auto"] = "auto"
-
-_FROM_RUN = ("seconds", "finite")
 
 
 def measured(
@@ -89,7 +95,7 @@ def measured(
     )
     lost = [f"{name}: not complete" for name in there if name not in whole]
     lost += [f"{TABLE[m].label}: can't be had for this model" for m in TABLE if m not in kept]
-    lost += [f"{line} (not finite)" for line in run.attrs.get("not_finite", [])]
+    lost += [f"{line} (not finite)" for line in not_finite(run)]
     result.attrs = {
         "path": run.attrs.get("path", ""),
         "settings": json.dumps(run.attrs.get("settings", {}), sort_keys=True),
@@ -98,6 +104,30 @@ def measured(
         "model_name": model_name or "",
     }
     return result
+
+
+def save_measured(table: xr.Dataset, folder: str | Path) -> Path:
+    """Write a table beside the conditions it is of, whole or not at all; `analysis.effects.open_table` reads it.
+
+    Raises
+    ------
+    StoreError
+        If it can't be written.
+    """
+    folder = Path(folder)
+    text = {str(name): table[name].astype(TEXT) for name in table.variables if table[name].dtype.kind == "U"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        around = Path(tempfile.mkdtemp(prefix=f".{TABLE_FOLDER}-", dir=folder))
+        try:
+            table.assign_coords(text).drop_encoding().to_zarr(around / "table", zarr_format=3, consolidated=False)
+            shutil.rmtree(folder / TABLE_FOLDER, ignore_errors=True)
+            os.replace(around / "table", folder / TABLE_FOLDER)
+        finally:
+            shutil.rmtree(around, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(explain(error, folder)) from error
+    return folder / TABLE_FOLDER
 
 
 def _images(run: xr.Dataset, name: str) -> np.ndarray:

@@ -81,12 +81,7 @@ def sample(
     """
     names, texts, numbers = _modes(modes), distinct_prompts(prompts), distinct_seeds(seeds)
     chosen = _spec(spec, names)
-    recommended = chosen.recommended if chosen else None
-    steps = steps if steps is not None else (recommended and recommended.steps) or 20
-    if guidance_scale is None:
-        # A recording without CFG recommends s <= 1, which is no scale for the modes with CFG.
-        guidance_scale = max((recommended and recommended.guidance_scale) or 0.0, 1.0)
-        guidance_scale = guidance_scale if guidance_scale > 1 else 4.0
+    steps, guidance_scale = defaults(chosen, steps, guidance_scale)
     _check_numbers(steps, guidance_scale, batch_size, names)
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
     layout_for(pipe)
@@ -128,6 +123,18 @@ def sample(
             "spec": chosen.model_dump(mode="json", exclude={"evidence"}) if chosen else None,
         },
     )
+
+
+def defaults(
+    spec: DetailGuidanceSpec | None, steps: int | None = None, guidance_scale: float | None = None
+) -> tuple[int, float]:
+    """Return steps and CFG scale: what is given, else what the spec recommends, else 20 and 4."""
+    recommended = spec.recommended if spec else None
+    if guidance_scale is None:
+        # A recording without CFG recommends s <= 1, which is no scale for the modes with CFG.
+        guidance_scale = max((recommended and recommended.guidance_scale) or 0.0, 1.0)
+        guidance_scale = guidance_scale if guidance_scale > 1 else 4.0
+    return steps if steps is not None else (recommended and recommended.steps) or 20, guidance_scale
 
 
 @contextlib.contextmanager

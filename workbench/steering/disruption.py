@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from workbench.analysis.matching import matched
 from workbench.errors import SpecError, UnsupportedModelError
 from workbench.models import layout_for
 from workbench.models.layout import Layout
@@ -354,11 +355,10 @@ def channel_sets(
         if kind == "random":
             sets.append(made(order[: len(chosen)], draw))
         elif kind == "matched_random":
-            held = np.sqrt(np.cumsum(square[order]))
-            count = int(np.abs(held - np.sqrt(target)).argmin()) + 1
-            sets.append(made(order[:count], draw))
-            if held[-1] < np.sqrt(target):
-                break  # all of them: another draw would be the same set
+            fair = matched(square, chosen, excluded=excluded, seed=[seed, draw])
+            sets.append(made(fair.channels, draw))
+            if fair.everything:
+                break  # another draw would be the same set
         elif kind in ("noise", "shift"):
             noise = int(np.random.default_rng([seed, draw, 1]).integers(1 << 31))
             sets.append(made(chosen, draw, ordinary.tolist(), noise))

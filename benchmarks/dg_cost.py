@@ -71,7 +71,7 @@ def by_hand(pipe: Any) -> DetailGuidanceSpec:
     paths = layout_for(pipe).block_paths(pipe.transformer)
     return DetailGuidanceSpec.create(
         model={"family": layout_for(pipe).family, **fingerprint(pipe)}, layer=paths[len(paths) // 2], channels=[0],
-        action="zero", branch="cond", weight=1.0, window={"unit": "sigma", "low": 0.0, "high": 1.0},
+        action="zero", retention=None, branch="cond", weight=1.0, window={"unit": "sigma", "low": 0.0, "high": 1.0},
         recommended={"guidance_scale": None, "steps": None},
         evidence={"criterion": None, "parameters": {}, "store": {}, "n_samples": None, "channels": [],
                   "rule": "by hand, to measure time", "provenance": {}, "notes": {}},

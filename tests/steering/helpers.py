@@ -20,6 +20,7 @@ def fields(**changes: Any) -> dict[str, Any]:
         "layer": "transformer_blocks.2",
         "channels": [5, 41],
         "action": "zero",
+        "retention": None,
         "branch": "cond",
         "weight": 1.5,
         "window": {"unit": "sigma", "low": 0.0, "high": 1.0},

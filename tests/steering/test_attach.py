@@ -170,16 +170,13 @@ def test_exactly_the_named_entries_are_masked(pipe, spec) -> None:
     with apply(spec, pipe):
         generate(pipe)
     cond = slice(len(PROMPTS), 2 * len(PROMPTS))
-    assert [len(image[i]) for i in range(5)] == [2 * STEPS] * 5
+    assert [len(image[i]) for i in range(5)] == [STEPS, STEPS, 2 * STEPS, 2 * STEPS, 2 * STEPS], "0 and 1 are shared"
     clean, degraded = image[2][0][cond], image[2][1]
-    others = [c for c in range(clean.shape[-1]) if c not in spec.channels]
-    assert torch.equal(degraded[..., list(spec.channels)], torch.zeros_like(degraded[..., list(spec.channels)]))
-    assert clean[..., list(spec.channels)].abs().min() > 1, "the planted channels are massive before the mask"
-    # The rows ran alone instead of among the others, so kernels may round differently; the mask itself is exact.
-    torch.testing.assert_close(degraded[..., others], clean[..., others], rtol=1e-5, atol=1e-5)
-    for i in (0, 1):
-        torch.testing.assert_close(image[i][1], image[i][0][cond], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(text[2][1], text[2][0][cond], rtol=1e-5, atol=1e-5)
+    named, others = list(spec.channels), [c for c in range(clean.shape[-1]) if c not in spec.channels]
+    assert torch.equal(degraded[..., named], torch.zeros_like(degraded[..., named]))
+    assert clean[..., named].abs().min() > 1, "the planted channels are massive before the mask"
+    assert torch.equal(degraded[..., others], clean[..., others])
+    assert torch.equal(text[2][1], text[2][0][cond])
     assert relative(image[3][1], image[3][0][cond]) > 1e-3, "blocks after m see the change"
 
 
@@ -257,17 +254,24 @@ def test_around_hook_of_the_user_survives(pipe, spec) -> None:
 
 def test_output_objects_and_positional_arguments(pipe, spec) -> None:
     """`return_dict=True` and positional arguments mean the same as the way the pipeline calls."""
-    generate(pipe)  # sets the pipeline's guidance scale and timesteps
     cond, uncond, pooled, pooled_uncond = pipe.encode_prompt(prompt=PROMPTS)
     text, vector = torch.cat([uncond, cond]), torch.cat([pooled_uncond, pooled])
-    x, t = torch.cat([noise()] * 2), pipe.scheduler.timesteps[1].expand(4)
-    with torch.no_grad(), apply(spec, pipe):
+    x, seen = torch.cat([noise()] * 2), []
+
+    def call(_pipe: Any, step: int, t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Inside a call of the pipeline, as only such calls are steered."""
+        t = t.expand(4)
         keyword = pipe.transformer(
             hidden_states=x, encoder_hidden_states=text, pooled_projections=vector, timestep=t, return_dict=False
         )
-        positional = pipe.transformer(x, text, vector, t)
-    assert isinstance(keyword, tuple)
-    assert torch.equal(positional.sample, keyword[0])
+        seen.append((keyword, pipe.transformer(x, text, vector, t)))
+        return {}
+
+    with apply(spec, pipe):
+        generate(pipe, callback_on_step_end=call)
+    for keyword, positional in seen:
+        assert isinstance(keyword, tuple)
+        assert torch.equal(positional.sample, keyword[0])
 
 
 def test_mask_finds_the_state_by_position_too(pipe, spec) -> None:

@@ -163,7 +163,7 @@ def test_schedulers_without_noise_levels_between_0_and_1() -> None:
 def test_step_whose_sigma_is_the_bound_belongs_to_the_window(sigma) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from workbench.steering.spec import Window
+    from workbench.steering.parts import Window
 
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=[0.9, sigma, 0.1])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.steering.helpers import fields
 from workbench.errors import SpecError
-from workbench.steering import spec as spec_module
-from workbench.steering.canonical import MAX_BYTES
+from workbench.steering import parts
+from workbench.steering.canonical import MAX_BYTES, depth
 from workbench.steering.spec import DetailGuidanceSpec, json_schema, load_spec, parse_spec, save_spec
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(-1e300, 1e300) | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=6,
-).filter(lambda value: spec_module.depth(value, 6) < 6)
+).filter(lambda value: depth(value, 6) < 6)
 
 
 @st.composite
@@ -188,11 +188,18 @@ def test_evidence_is_bounded() -> None:
         (b"[" * 500_000, "is not JSON"),
         (b" " * (MAX_BYTES + 1), "larger than 1048576 bytes"),
         (b"{}", "`format` is None"),
-        (b'{"format": "workbench-spec", "spec_version": 2}', "`spec_version` is 2, and this version .* reads 1"),
+        (
+            b'{"format": "workbench-spec", "spec_version": 3}',
+            "`spec_version` is 3, and this version .* reads 2. Update",
+        ),
+        (
+            b'{"format": "workbench-spec", "spec_version": 1}',
+            "is 1, and this version .* reads 2. Derive the spec again",
+        ),
         (b'{"format": "workbench-spec", "spec_version": true}', "`spec_version` is True"),
-        (b'{"format": "workbench-spec", "spec_version": 1, "method": "magic"}', "'magic'; valid: detail_guidance"),
-        (b'{"format": "workbench-spec", "spec_version": 1, "method": []}', "valid: detail_guidance"),
-        (b'{"format": "workbench-spec", "spec_version": 1, "method": "detail_guidance"}', "`model` is missing"),
+        (b'{"format": "workbench-spec", "spec_version": 2, "method": "magic"}', "'magic'; valid: detail_guidance"),
+        (b'{"format": "workbench-spec", "spec_version": 2, "method": []}', "valid: detail_guidance"),
+        (b'{"format": "workbench-spec", "spec_version": 2, "method": "detail_guidance"}', "`model` is missing"),
     ],
 )
 def test_foreign_files(tmp_path: Path, content: bytes, words: str) -> None:
@@ -220,7 +227,7 @@ def test_ends_of_a_window_belong_to_it_in_the_schedulers_precision() -> None:
     import numpy as np
 
     for bound in (0.1, 0.3, 0.6, 0.7, 0.9):
-        window = spec_module.Window(unit="sigma", low=bound, high=bound)
+        window = parts.Window(unit="sigma", low=bound, high=bound)
         assert window.contains(float(np.float32(bound))), "float32(0.6) is 0.60000002, float32(0.7) is 0.69999999"
         assert not window.contains(bound + 1e-3)
         assert not window.contains(bound - 1e-3)
@@ -292,10 +299,10 @@ def test_every_key_is_explained_in_docs() -> None:
     page = (ROOT / "docs" / "spec.md").read_text()
     keys = {
         *DetailGuidanceSpec.model_fields,
-        *spec_module.ModelRef.model_fields,
-        *spec_module.Window.model_fields,
-        *spec_module.Recommended.model_fields,
-        *spec_module.Evidence.model_fields,
+        *parts.ModelRef.model_fields,
+        *parts.Window.model_fields,
+        *parts.Recommended.model_fields,
+        *parts.Evidence.model_fields,
     }
     assert not [key for key in keys if f"`{key}`" not in page and f'"{key}"' not in page]
 

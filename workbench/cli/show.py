@@ -12,6 +12,7 @@ from rich.table import Table
 
 _console = Console()
 _VERDICT = {"supported": "green", "not supported": "yellow", "undecided": "cyan"}
+_DONE = {"zero": "zeroed", "scale": "scaled down", "mean": "replaced by their mean"}
 
 
 def size(count: float) -> str:
@@ -136,11 +137,18 @@ def modulated(followed: xr.Dataset) -> None:
     verdict(followed)
 
 
+def number(value: Any) -> str:
+    """A number of a spec, or how it changes with the noise."""
+    knots = getattr(value, "knots", None)
+    return f"{value:g}" if knots is None else ", ".join(f"{at:g} at sigma {sigma:g}" for sigma, at in knots)
+
+
 def derived(spec: Any, path: Path) -> None:
     """A spec that was written."""
     _console.print(
-        f"Wrote [bold]{path}[/]: channel {', '.join(map(str, spec.channels))} zeroed in the image tokens that enter "
-        f"{spec.layer}, weight {spec.weight:g}."
+        f"Wrote [bold]{path}[/]: channel {', '.join(map(str, spec.channels))} {_DONE[spec.action]} in the image tokens "
+        f"that enter {spec.layer}, weight {number(spec.weight)}."
+        + (f" Retention {number(spec.retention)}." if spec.retention is not None else "")
     )
     if warning := spec.evidence.notes.get("warning"):
         _console.print(f"[yellow]{warning}[/]")

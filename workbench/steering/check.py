@@ -11,7 +11,7 @@ from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.models.layout import Layout
 from workbench.steering.spec import DetailGuidanceSpec
 
-PIPELINES = {"sd3": ("StableDiffusion3Pipeline",)}
+PIPELINES = {"sd3": ("StableDiffusion3Pipeline",), "wan": ("WanPipeline",)}
 """Stock pipelines, by family, whose way of combining the branches has been checked against a plain implementation."""
 
 
@@ -35,10 +35,10 @@ def _check_pipeline(pipe: Any, layout: Layout) -> None:
             f"specs act on {', '.join(valid) or 'no stock pipeline yet'} of the family {layout.family}, not on a "
             f"{name}: how that combines its branches has not been checked."
         )
-    if not (layout.guidance.linear and layout.guidance.batched):
+    if not layout.guidance.linear:
         raise UnsupportedModelError(
-            f"{name} combines its branches in a way that is not linear in the conditional prediction (or not in one "
-            "batch), so a hook around the transformer can't produce Detail Guidance there."
+            f"{name} combines its branches in a way that is not linear in the conditional prediction, so a hook around "
+            "the transformer can't produce Detail Guidance there."
         )
 
 
@@ -72,7 +72,7 @@ def _check_layer(spec: DetailGuidanceSpec, transformer: Any, layout: Layout) -> 
             f"the model has no block {spec.layer!r}; its blocks are {paths[0]} … {paths[-1]} ({len(paths)} of them). "
             "Name one of those as `layer`."
         )
-    width = int(transformer.inner_dim)
+    width = int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
     outside = [channel for channel in spec.channels if channel >= width]
     if outside:
         raise SpecError(

@@ -13,7 +13,8 @@ import xarray as xr
 
 from workbench.analysis.locate import locate, located_channels
 from workbench.errors import SpecError
-from workbench.steering.spec import MAX_CHANNELS, DetailGuidanceSpec, Window
+from workbench.steering.parts import Window
+from workbench.steering.spec import MAX_CHANNELS, DetailGuidanceSpec
 
 DEFAULT_WEIGHT = 1.0
 """w where none is given. Paper A's values are not established. On mini-image 1 and 4 keep the content, neither
@@ -106,6 +107,7 @@ def derive_dg(
         layer=chosen.path,
         channels=picked,
         action="zero",
+        retention=None,
         branch="cond",
         weight=float(DEFAULT_WEIGHT if weight == "auto" else weight),
         window=DEFAULT_WINDOW if window == "auto" else window,

@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 
 from workbench.errors import SpecError
-from workbench.steering.spec import Action
+from workbench.steering.parts import Action
 
 ACTIONS: tuple[str, ...] = get_args(Action)
 

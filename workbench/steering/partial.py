@@ -45,6 +45,12 @@ class Shared:
         Name of a shared part → its output for `rows`.
     """
 
+    rows: slice | None
+    batch: int
+    before_edit: bool
+    replaying: bool
+    kept: dict[str, Any]
+
     def __init__(self) -> None:
         self.clear()
 
@@ -59,9 +65,7 @@ class Shared:
 
     def clear(self) -> None:
         """Let go of everything."""
-        self.rows: slice | None = None
-        self.batch, self.before_edit, self.replaying = 0, False, False
-        self.kept: dict[str, Any] = {}
+        self.rows, self.batch, self.before_edit, self.replaying, self.kept = None, 0, False, False, {}
 
     def store(self, name: str, output: Any) -> None:
         """Keep `rows` of an output, if a conditional pass is under way.

@@ -38,17 +38,18 @@ def place(scheduler: Any, timestep: Any) -> Place:
     """
     sigmas = getattr(scheduler, "sigmas", None)
     kind = type(scheduler).__name__
-    if sigmas is None or "FlowMatch" not in kind:
+    flow = "FlowMatch" in kind or getattr(scheduler.config, "use_flow_sigmas", False)
+    if sigmas is None or not flow:
         raise UnsupportedModelError(
-            f"{kind} has no noise levels between 0 and 1 to read a sigma window from; use a flow-matching scheduler "
-            "such as FlowMatchEulerDiscreteScheduler."
+            f"{kind} has no noise levels between 0 and 1 to read a step's from; use a flow-matching scheduler such as "
+            "FlowMatchEulerDiscreteScheduler, or one with `use_flow_sigmas=True`."
         )
     value = float(timestep.flatten()[0]) if hasattr(timestep, "flatten") else float(timestep)
     table = scheduler.timesteps.tolist()
     if value not in table:
         raise UnsupportedModelError(
             f"the transformer was called with timestep {value:g}, which is not one of {kind}'s timesteps "
-            f"({table[0]:g} … {table[-1]:g}); the step can't be placed in the spec's window."
+            f"({table[0]:g} … {table[-1]:g}); the step can't be placed in the spec's window or schedule."
         )
     step = table.index(value)
     return Place(step=step, steps=len(table), sigma=float(sigmas[step]))

@@ -8,125 +8,47 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from workbench.errors import SpecError
-from workbench.steering.canonical import canonical, depth, read_object, sha256, write_atomic
+from workbench.steering.canonical import canonical, read_object, sha256, write_atomic
+from workbench.steering.parts import (
+    NUMBER,
+    SCHEDULE,
+    Action,
+    Evidence,
+    ModelRef,
+    Recommended,
+    RetentionOrSchedule,
+    Schedule,
+    Strict,
+    Text,
+    WeightOrSchedule,
+    Window,
+    always,
+    value_at,
+)
 
 FORMAT = "workbench-spec"
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 MAX_CHANNELS = 256
-ROUNDING = 1e-6
-"""Schedulers keep noise levels in float32, where 0.6 is 0.60000002; a bound is met within this."""
-MAX_EVIDENCE_BYTES = 1 << 18
-MAX_EVIDENCE_DEPTH = 8
 
 S = TypeVar("S", bound="Spec")
 
 # Validation context of a spec whose hash is still to be taken; compared by identity.
 _UNHASHED: dict[str, Any] = {"unhashed": True}
 
-Action = Literal["zero", "scale", "mean"]
-"""What is done to the channels: `workbench.steering.edits.edit_channels`."""
 
-Text = Annotated[str, Field(max_length=200)]
-Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z:_-]{1,200}$")]
-
-
-class _Strict(BaseModel):
-    """Frozen, no unknown keys, no conversions (``"1"`` is not a number), no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelRef(_Strict):
-    """Which model the spec is for: `workbench.models.fingerprint` and the family."""
-
-    family: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="family of the layout: `sd3`")
-    transformer_class: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="class of the DiT")
-    config_hash: Digest | None = Field(description="hash of the transformer's config")
-    weight_hash: Digest | None = Field(description="hash of a sample of the transformer's weights")
-    repo: Text | None = Field(description="hub id or folder name it was loaded from; for people, not compared")
-    revision: Text | None = Field(description="revision it was loaded at; for people, not compared")
-
-
-class Window(_Strict):
-    """The denoising steps at which the method works; both ends belong to it."""
-
-    unit: Literal["sigma", "step_fraction"] = Field(
-        description="`sigma`: noise level, 1 = pure noise; `step_fraction`: step / number of steps, 0 = first step"
-    )
-    low: Annotated[float, Field(ge=0.0, le=1.0)]
-    high: Annotated[float, Field(ge=0.0, le=1.0)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low = {self.low} is above high = {self.high}")
-        return self
-
-    @property
-    def everywhere(self) -> bool:
-        """Whether every step belongs to the window, so that no step has to be looked up."""
-        return self.low == 0.0 and self.high == 1.0
-
-    def contains(self, value: float) -> bool:
-        """Return whether a step at `value` (in the window's unit) belongs to the window."""
-        return self.low - ROUNDING <= value <= self.high + ROUNDING
-
-
-class Recommended(_Strict):
-    """Settings of the pipeline call that the evidence was taken at; None where there is no evidence."""
-
-    guidance_scale: Annotated[float, Field(ge=0.0, le=1000.0)] | None
-    steps: Annotated[int, Field(ge=1, le=10_000)] | None
-
-
-class Evidence(_Strict):
-    """Where the spec came from. Free in content, bounded in size; nothing here changes what the method does."""
-
-    criterion: Text | None = Field(description="name of the criterion that said which channels are massive")
-    parameters: dict[str, JsonValue] = Field(description="parameters of the criterion and of the rule")
-    store: dict[str, JsonValue] = Field(description="the recording: schema version, settings fingerprint, ...")
-    n_samples: Annotated[int, Field(ge=0)] | None = Field(description="samples (prompt x seed) in the recording")
-    channels: tuple[dict[str, JsonValue], ...] = Field(description="numbers per channel, at the layer that is used")
-    rule: Annotated[str, Field(max_length=4000)] = Field(description="the rule in words that chose layer and channels")
-    provenance: dict[str, Literal["established", "measured", "undecided", "default", "given"]] = Field(
-        description="for every choice: from a paper; from data; from data whose analysis decided nothing (a ranking, "
-        "or too few samples); the workbench's default; or given by the user"
-    )
-    notes: dict[str, JsonValue] = Field(description="anything else")
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        data = self.model_dump(mode="json")
-        if depth(data, MAX_EVIDENCE_DEPTH) > MAX_EVIDENCE_DEPTH:
-            raise ValueError(f"nests deeper than {MAX_EVIDENCE_DEPTH} levels")
-        size = len(canonical(data))
-        if size > MAX_EVIDENCE_BYTES:
-            raise ValueError(f"has {size} bytes, at most {MAX_EVIDENCE_BYTES} are allowed")
-        return self
-
-
-class Spec(_Strict):
+class Spec(Strict):
     """What every spec has. A method is a subclass; `content_hash` covers all other keys.
 
     All keys are required, so that a spec says everything itself and no default of a later version changes it.
     """
 
     format: Literal["workbench-spec"]
-    spec_version: Literal[1]
+    spec_version: Literal[2]
     method: str
     model: ModelRef
     layer: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$")] = Field(
@@ -200,15 +122,53 @@ class Spec(_Strict):
 class DetailGuidanceSpec(Spec):
     """Detail Guidance (arXiv 2510.11538): ``D = D_u + s (D_c - D_u) + w (D_c - D_m)``.
 
-    ``D_m`` is the conditional pass whose image-token state entering block m (`layer`) has `channels` set to zero.
+    ``D_m`` is the conditional pass in which `action` is done to `channels` in the image-token state entering block m
+    (`layer`).
     """
 
     METHOD: ClassVar[str] = "detail_guidance"
 
     method: Literal["detail_guidance"]
-    action: Literal["zero"] = Field(description="what is done to the channels in the degraded pass")
+    action: Action = Field(
+        description="what is done to the channels in the degraded pass: `zero` (arXiv 2510.11538); `scale`, times the "
+        "retention (its follow-up, arXiv 2607.02968); `mean`, the mean over the image tokens of each sample and channel"
+    )
+    retention: RetentionOrSchedule | None = Field(
+        description="rho of the action `scale`, constant or by noise level, 1 = nothing is done; null for other actions"
+    )
     branch: Literal["cond"] = Field(description="the pass that is degraded")
-    weight: Annotated[float, Field(ge=-100.0, le=100.0)] = Field(description="w; 0 = the method does nothing")
+    weight: WeightOrSchedule = Field(description="w, constant or by noise level; where it is 0 the method does nothing")
+
+    @model_validator(mode="after")
+    def _retained(self) -> Self:
+        if (self.action == "scale") != (self.retention is not None):
+            raise ValueError(
+                f"action {self.action!r} with retention = {self.retention}: `scale` needs a retention, and the other "
+                "actions have none (null)"
+            )
+        return self
+
+    @property
+    def idle(self) -> bool:
+        """Whether it does nothing at any noise level, so that no step has to be looked up."""
+        return always(self.weight, 0.0) or (self.retention is not None and always(self.retention, 1.0))
+
+    @property
+    def constant(self) -> bool:
+        """Whether it does the same at every step, so that none has to be looked up."""
+        return (
+            self.window.everywhere
+            and not isinstance(self.weight, Schedule)
+            and not isinstance(self.retention, Schedule)
+        )
+
+    def weight_at(self, sigma: float) -> float:
+        """Return w at a noise level."""
+        return value_at(self.weight, sigma)
+
+    def retention_at(self, sigma: float) -> float:
+        """Return rho at a noise level; 0 for the actions that have none."""
+        return 0.0 if self.retention is None else value_at(self.retention, sigma)
 
 
 METHODS: dict[str, type[Spec]] = {DetailGuidanceSpec.METHOD: DetailGuidanceSpec}
@@ -245,9 +205,10 @@ def parse_spec(data: dict[str, Any]) -> Spec:
         raise SpecError(f"`format` is {data.get('format')!r}; a spec has {FORMAT!r}. Is this another kind of file?")
     version = data.get("spec_version")
     if type(version) is not int or version != SPEC_VERSION:
+        older = type(version) is int and 0 < version < SPEC_VERSION
         raise SpecError(
             f"`spec_version` is {version!r}, and this version of the workbench reads {SPEC_VERSION}. "
-            "Update the workbench, or derive the spec again with this one."
+            + ("Derive the spec again with this one." if older else "Update the workbench, or derive the spec again.")
         )
     method = data.get("method")
     if not isinstance(method, str) or method not in METHODS:
@@ -307,9 +268,10 @@ def _explain(error: ValidationError, cls: type[BaseModel]) -> str:
     """Say in one line which key is wrong, what is valid, and what to do."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the spec"
+    path = [part for part in first["loc"] if part not in (NUMBER, SCHEDULE)]
+    where = ".".join(map(str, path)) or "the spec"
     if first["type"] == "extra_forbidden":
-        valid = _keys(cls, first["loc"][:-1])
+        valid = _keys(cls, path[:-1])
         message = f"unknown key `{where}`; valid: {', '.join(valid)}. Remove it, or update the workbench."
     elif first["type"] == "missing":
         message = f"key `{where}` is missing; every key is required. Derive the spec again."
@@ -321,13 +283,22 @@ def _explain(error: ValidationError, cls: type[BaseModel]) -> str:
     return message + (f" ({len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
-def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the model that sits at `loc` inside `cls`."""
-    for part in loc:
-        annotation = cls.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            cls = annotation
+def _keys(cls: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Return the keys of the model that sits at `path` inside `cls`."""
+    for part in path:
+        cls = _model_in(cls.model_fields[str(part)].annotation) or cls
     return sorted(cls.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, also as one of several kinds of value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+__all__ = ["FORMAT", "METHODS", "SPEC_VERSION", "DetailGuidanceSpec", "Evidence", "ModelRef", "Recommended", "Spec"]
+__all__ += ["Window", "json_schema", "load_spec", "parse_spec", "save_spec"]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from workbench.models.mini import JUDGES, data
-from workbench.models.mini.judge_card import curve_rows, write_prompts
+from workbench.models.mini.judge_card import curve_rows, reading, write_prompts
 from workbench.sampling import measures as m
 from workbench.sampling.semantic import REFERENCE
 from workbench.sampling.spectrum import BAND_EDGES, POWER_FLOOR, Reference, power_by_band
@@ -118,7 +118,7 @@ def page(n: dict) -> str:
     return TEXT.format(
         table="\n".join(table), bands="\n".join(bands), leaks="\n".join(leaks), head=head, rows="\n".join(rows),
         pictures=n["pictures"], some=n["some"], source=n["source"], floor=POWER_FLOOR, shift=f"{SHIFT[0]} and {-SHIFT[1]}",
-        judge=_judge(known),
+        judge=_judge(known), reading=f"How to read it: {reading(known)} " if known else "",
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def _judge(n: dict | None) -> str:
         f"{100 * n['held_out']['recognised']:.1f} % of {n['held_out']['n']}, on what mini-image draws for the study prompts for "
         f"{100 * g['plain_study']['recognised']:.1f} % (no guidance) and {100 * g['cfg_study']['recognised']:.1f} % (guidance {g['guidance']:g}); for another "
         f"picture's prompt it says yes to {100 * g['plain_study']['mismatched']['recognised']:.1f} %. Disturbed by one thing at a time, "
-        f"all {n['real']['n']} pictures:\n\n{curve_rows(n['curves'])}"
+        f"{n['curve_pictures']} training pictures drawn at random:\n\n{curve_rows(n['curves'])}"
     )
 
 
@@ -197,8 +197,7 @@ Means over {some} of the {pictures} training pictures, drawn at random:
 A small convolutional classifier of `mini-image`'s captions; its card is
 [workbench/models/mini/mini-image-judge](../workbench/models/mini/mini-image-judge/README.md). {judge}
 
-`recognised` is the measure of content to go by; `semantic` is finer but falls with detail too, so a fall of a few units is no
-loss of content by itself. It knows one picture a caption: it says whether the picture is still that one.
+{reading}It knows one picture a caption: it says whether the picture is still that one.
 """
 
 

@@ -23,6 +23,7 @@ BINS = 10
 STUDY = 64
 HELD_OUT_BATCHES = 24
 OTHER_PROMPTS = 128
+CURVE_PICTURES = 512
 Pictures = torch.Tensor
 
 
@@ -136,8 +137,10 @@ def measure(folder: Path, work: Path) -> dict:
     numbers: dict = {"temperature": config.temperature, "classes": len(config.classes), "pictures": len(captions),
                      "shared_classes": [list(group) for group in config.classes if len(group) > 1]}  # fmt: skip
     numbers["real"] = verdicts(ask(real), own)
+    some = torch.from_numpy(np.sort(np.random.default_rng(4).choice(len(real), CURVE_PICTURES, replace=False)))
+    numbers["curve_pictures"] = len(some)
     numbers["curves"] = {
-        family: {str(strength): verdicts(ask(change(real, strength, g)), own) for strength in strengths}
+        family: {str(strength): verdicts(ask(change(real[some], strength, g)), own[some]) for strength in strengths}
         for family, (change, strengths) in disturbances(pipe.vae).items()
     }
     numbers["held_out"] = _held_out(ask, real, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -136,6 +137,17 @@ def test_a_damaged_sample_is_recorded_anew_on_request(
     assert same(out, full_store)
 
 
+def test_a_resume_clears_away_what_a_killed_write_left_behind(
+    tmp_path: Path, make_recording: Callable[..., Path], full_store: Path
+) -> None:
+    out = Path(shutil.copytree(full_store, tmp_path / "s.zarr"))
+    left = out / "hidden" / "c.1.0.0.0.0.0123456789abcdef.partial"
+    left.write_bytes(b"half")
+    make_recording(out)
+    assert not left.exists()
+    assert same(out, full_store)
+
+
 def test_a_plan_of_an_existing_store_records_nothing(
     tmp_path: Path, make_recording: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +191,18 @@ def test_ctrl_c_keeps_what_is_complete(
     assert workbench.verify(out).wrong == []
     make_recording(out)
     assert same(out, full_store)
+
+
+def test_an_interrupt_that_python_swallows_comes_at_the_next_step() -> None:
+    from workbench.record.interrupt import interruptible
+
+    with pytest.raises(KeyboardInterrupt), interruptible() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as a weak reference's callback would
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_full_disk_says_so_and_the_same_command_goes_on(

@@ -70,6 +70,12 @@ def test_a_truncated_file_is_found(copy: Path, name: str) -> None:
     assert all("sample 1" in line and name in line for line in verdict.wrong)
 
 
+def test_a_file_that_a_killed_write_left_behind_damages_nothing(copy: Path) -> None:
+    (copy / "h_std" / "c.1.0.0.0.0.0123456789abcdef.partial").write_bytes(b"half")
+    assert workbench.open(copy).sizes["sample"] == 4
+    assert workbench.verify(copy).ok
+
+
 def test_a_missing_file_is_found(copy: Path) -> None:
     chunk(copy, "h_std", 0).unlink()
     verdict = workbench.verify(copy)

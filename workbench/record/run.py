@@ -19,6 +19,7 @@ from workbench.record.cells import resolve_mediate
 from workbench.record.collect import Blocks, Collector
 from workbench.record.describe import attributes_of, coordinates_of, identity_of, name_of
 from workbench.record.experiment import Experiment
+from workbench.record.interrupt import interruptible
 from workbench.record.plan import Plan, make_plan
 from workbench.record.probe import Shape, probe
 from workbench.record.settings import Settings, make_settings
@@ -26,6 +27,7 @@ from workbench.record.trace import traced
 from workbench.record.writer import Writer, locked
 from workbench.store.create import create
 from workbench.store.open import check, read_attributes
+from workbench.store.schema import PARTIAL
 from workbench.store.verify import verify
 
 #: Ask before writing more than this.
@@ -163,6 +165,8 @@ def _run(
     repair: bool,
 ) -> None:
     samples = settings.samples
+    for left in out.glob(f"*/c.*{PARTIAL}"):  # by a run that was killed
+        left.unlink()
     done = _finished(out)
     if repair:
         done -= verify(out).wrong_samples
@@ -173,14 +177,20 @@ def _run(
     with (
         _writing(out, plan) as writer,
         Progress("recording", len(todo) * (len(shape.timesteps) + len(plan.cells)), progress) as bar,
+        interruptible() as check_interrupt,
     ):
-        experiment = Experiment(pipe, layout, settings, shape, plan, encode, bar.advance) if plan.cells else None
+
+        def advance() -> None:
+            check_interrupt()
+            bar.advance()
+
+        experiment = Experiment(pipe, layout, settings, shape, plan, encode, advance) if plan.cells else None
         for batch in todo:
             blocks = Blocks(plan, writer, batch, done & set(batch))
             if experiment is not None:
                 experiment.run(batch, blocks)
                 continue
-            collector = Collector(blocks, shape, layout, bar.advance)
+            collector = Collector(blocks, shape, layout, advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
                 latents, images = generate(

@@ -17,6 +17,7 @@ from workbench.store.schema import (
     ATTRIBUTES,
     BY_NAME,
     FORMAT,
+    PARTIAL,
     SCHEMA_VERSION,
     bf16_to_float32,
     coordinates_of,
@@ -121,7 +122,8 @@ def check(path: Path, attributes: dict[str, Any]) -> None:
         # Nothing is compressed, so every chunk file has the same known size.
         whole = math.prod(array.chunks) * array.dtype.itemsize
         with os.scandir(path / name) as files:
-            torn = [f.name for f in files if f.name.startswith("c.") and f.stat().st_size != whole]
+            chunks = [f for f in files if f.name.startswith("c.") and not f.name.endswith(PARTIAL)]
+            torn = [f.name for f in chunks if f.stat().st_size != whole]
         if torn:
             raise StoreError(
                 f"{path} is damaged: {name} has {len(torn)} truncated files ({torn[0]}). `workbench verify {path}` says "

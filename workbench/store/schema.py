@@ -17,6 +17,9 @@ PRESENT = 1 << 32
 #: A bfloat16 NaN: what a chunk of bit patterns reads as when it was never written.
 BF16_NAN = 0x7FC0
 
+#: Ending of the file in which zarr builds a chunk before it gives it its name; a killed run may leave one, it holds nothing.
+PARTIAL = ".partial"
+
 UNIT = ("sample", "branch", "layer", "timestep")
 
 #: What a recording with the attribute ``experiment`` may be.

@@ -1,20 +1,33 @@
-"""From a recording to a Detail Guidance spec: which channels, at which block, how strongly, and on what evidence."""
+"""From a recording to a Detail Guidance spec: `choose` says where, this how strongly and on what evidence."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from workbench.analysis.locate import locate, located_channels
 from workbench.errors import SpecError
-from workbench.steering.parts import Window
-from workbench.steering.spec import MAX_CHANNELS, DetailGuidanceSpec
+from workbench.steering.choose import (
+    RULE,
+    RULE_VERSION,
+    Candidate,
+    candidates_of,
+    depth_of,
+    given_channels,
+    given_layer,
+    index_of,
+    middle,
+    pick,
+)
+from workbench.steering.parts import RetentionSchedule, WeightSchedule, Window
+from workbench.steering.spec import DetailGuidanceSpec
 
 DEFAULT_WEIGHT = 1.0
 """w where none is given. Paper A's values are not established. On mini-image 1 and 4 keep the content, neither
@@ -23,23 +36,7 @@ adds detail (docs/spec.md), so this is the mildest of those measured."""
 DEFAULT_WINDOW = Window(unit="sigma", low=0.0, high=1.0)
 """All steps. No window is reported for paper A (inferred: it acts at every step)."""
 
-RULE = (
-    "Block m: of the blocks in whose entering state (the output of the layer before) the strongest located channel is "
-    "massive, the one nearest to half the model's depth (as many blocks before it as after), the earlier of two. Channels: "
-    "all that the criterion finds massive in the model and in that state. Strongest: largest ratio to the median "
-    "channel, averaged over the recorded blocks; if it enters no block as massive, the next. Half depth follows paper "
-    "A's follow-up, which takes a middle layer; its index is not established."
-)
-RULE_VERSION = 2
-
 Auto = Literal["auto"]
-
-
-class _Candidate(NamedTuple):
-    path: str
-    block: int
-    entering: int | None
-    """Index of the recorded layer before it; None if that was not recorded."""
 
 
 def derive_dg(
@@ -48,7 +45,9 @@ def derive_dg(
     criterion: str = "workbench",
     layer: str = "auto",
     channels: Sequence[int] | Auto = "auto",
-    weight: float | Auto = "auto",
+    action: Literal["zero", "scale", "mean"] = "zero",
+    retention: float | RetentionSchedule | Mapping[str, Any] | None = None,
+    weight: float | WeightSchedule | Mapping[str, Any] | Auto = "auto",
     window: Window | Mapping[str, Any] | Auto = "auto",
     **parameters: Any,
 ) -> DetailGuidanceSpec:
@@ -66,9 +65,14 @@ def derive_dg(
     layer : str
         Full module path of block m.
     channels : sequence of int
-        Channels to set to zero.
-    weight : float
-        w.
+        Channels that are degraded.
+    action : str
+        What is done to them: ``"zero"`` (paper A), ``"scale"`` by the retention (its follow-up, A2), ``"mean"``.
+    retention : float or mapping
+        rho of the action ``"scale"``, which needs it: a number, or ``{"knots": [[sigma, rho], …]}``. It has no default,
+        because A2's schedule is not established.
+    weight : float or mapping
+        w: a number, or ``{"knots": [[sigma, w], …]}``.
     window : Window or mapping
         ``{"unit": "sigma" | "step_fraction", "low": …, "high": …}``.
     **parameters
@@ -82,22 +86,23 @@ def derive_dg(
     Raises
     ------
     SpecError
-        If no channel is massive (then there is nothing to derive), a layer or channel does not exist, the recording
-        does not say which model it is of, or `layer` is left at ``"auto"`` and it holds too few of the model's blocks.
+        If no channel is massive (then there is nothing to derive), a layer or channel does not exist, a value is not
+        valid, the recording does not say which model it is of, or `layer` is left at ``"auto"`` and it holds too few of
+        the model's blocks.
     AnalysisError
         If the recording can't be analysed.
     """
     model = _model(recording)
     found = locate(recording, criterion=criterion, branch="cond", **parameters)
     located = located_channels(found)
-    candidates = _candidates(found)
+    candidates = candidates_of(found)
     massive_LC = found["massive"].sel(criterion=criterion).values
-    depth = _depth(recording)
+    depth = depth_of(recording)
     if layer == "auto":
-        chosen = _middle(candidates, depth, massive_LC, located, found)
+        chosen = middle(candidates, depth, massive_LC, located, found)
     else:
-        chosen = _given_layer(layer, candidates)
-    picked = _given_channels(channels, found) if channels != "auto" else _pick(chosen, massive_LC, located, found)
+        chosen = given_layer(layer, candidates)
+    picked = given_channels(channels, found) if channels != "auto" else pick(chosen, massive_LC, located, found)
     settings = recording.attrs.get("settings", {})
     # An analysis that decided nothing (a ranking, too few samples, some of the blocks) measured no massive channel.
     decided = str(found.attrs["verdict"]) == "supported"
@@ -106,10 +111,10 @@ def derive_dg(
         model=model,
         layer=chosen.path,
         channels=picked,
-        action="zero",
-        retention=None,
+        action=action,
+        retention=_plain(retention),
         branch="cond",
-        weight=float(DEFAULT_WEIGHT if weight == "auto" else weight),
+        weight=DEFAULT_WEIGHT if weight == "auto" else _plain(weight),
         window=DEFAULT_WINDOW if window == "auto" else window,
         recommended={"guidance_scale": settings.get("guidance_scale"), "steps": settings.get("steps")},
         evidence={
@@ -125,7 +130,8 @@ def derive_dg(
             "rule": RULE,
             "provenance": {
                 "formula": "established",
-                "action": "established",
+                "action": "established" if action == "zero" else "given",
+                **({} if retention is None else {"retention": "given"}),
                 # Which tokens is inferred from the paper's wording, so it counts as the workbench's choice.
                 "tokens": "default",
                 "layer": analysed if layer == "auto" else "given",
@@ -158,113 +164,13 @@ def _model(recording: xr.Dataset) -> dict[str, Any]:
     return {"family": layout.get("family"), **{key: model.get(key) for key in keys}}
 
 
-def _candidates(found: xr.Dataset) -> list[_Candidate]:
-    """Blocks that were recorded, each with the index of the recorded layer that is the state entering it."""
-    names = [str(name) for name in found["layer"].values]
-    blocks = [int(block) for block in found["block"].values]
-    at = {block: i for i, block in enumerate(blocks)}
-    return [_Candidate(name, block, at.get(block - 1)) for name, block in zip(names, blocks, strict=True) if block >= 0]
-
-
-def _depth(recording: xr.Dataset) -> int | None:
-    """Number of blocks of the model, which may be more than were recorded; None if the recording does not say it."""
-    blocks = recording.attrs["layout"].get("blocks")
-    return None if blocks is None else int(blocks)
-
-
-def _middle(
-    candidates: list[_Candidate], depth: int | None, massive_LC: np.ndarray, located: list[int], found: xr.Dataset
-) -> _Candidate:
-    _refuse_nothing(located, found)
-    if depth is None:
-        raise SpecError(
-            "the recording does not say how many blocks the model has (attribute `layout`, `blocks`), so half its depth "
-            "is not known. Name `layer`, or record the model again."
-        )
-
-    def distance(block: int) -> tuple[float, int]:
-        return abs(block - depth / 2), block
-
-    known = {candidate.block for candidate in candidates if candidate.entering is not None}
-    # Not the block with the most massive channels: weaker ones join late, which would pull m to the last block, where
-    # hardly anything is left that could respond to the mask.
-    for strongest in _index(found, located):
-        usable = [c for c in candidates if c.entering is not None and massive_LC[c.entering, strongest]]
-        best = min(usable, key=lambda c: distance(c.block), default=None)
-        nearer = [b for b in range(depth) if b not in known and (best is None or distance(b) < distance(best.block))]
-        if nearer:
-            raise SpecError(
-                f"the rule may choose block {min(nearer, key=distance)} of the model's {depth}, and the recording has "
-                "not both that block and the layer before it, so it can't be told. Record all layers, or name `layer`."
-            )
-        if best is not None:
-            return best
-    raise SpecError(
-        f"a spec was not derived: channels {located} are massive, but not in the state that enters any block. "
-        "Name `layer` and `channels` yourself."
-    )
-
-
-def _pick(chosen: _Candidate, massive_LC: np.ndarray, located: list[int], found: xr.Dataset) -> list[int]:
-    _refuse_nothing(located, found)
-    if chosen.entering is None:
-        raise SpecError(
-            f"the state that enters {chosen.path} was not recorded, so its massive channels are not known. Record the "
-            "layer before it, or name `channels`."
-        )
-    here = massive_LC[chosen.entering, _index(found, located)]
-    picked = [channel for channel, massive in zip(located, here, strict=True) if massive]
-    if not picked:
-        raise SpecError(
-            f"a spec was not derived: of the massive channels {located}, none is massive in the state that enters "
-            f"{chosen.path}. Leave `layer` at 'auto', or name `channels`."
-        )
-    return sorted(picked[:MAX_CHANNELS])
-
-
-def _refuse_nothing(located: list[int], found: xr.Dataset) -> None:
-    if not located:
-        raise SpecError(
-            f"a spec was not derived: the criterion {found.attrs['criterion']!r} finds no massive activation in "
-            f"{found.attrs['n_samples']} samples ({found.attrs['verdict_reason']}). Detail Guidance has nothing to act "
-            "on; look at `workbench locate`, choose another criterion, or name `layer` and `channels` yourself."
-        )
-
-
 def _warning(found: xr.Dataset) -> str:
     return f"The analysis decided nothing; what is left at 'auto' is its best guess. {found.attrs['verdict_reason']}"
 
 
-def _given_layer(layer: str, candidates: list[_Candidate]) -> _Candidate:
-    for candidate in candidates:
-        if candidate.path == layer:
-            return candidate
-    raise SpecError(
-        f"the recording has no block {layer!r}; it has {candidates[0].path} … {candidates[-1].path} "
-        f"({len(candidates)} blocks)."
-    )
-
-
-def _given_channels(channels: Sequence[int], found: xr.Dataset) -> list[int]:
-    known = {int(channel) for channel in found["channel"].values}
-    picked = sorted({int(channel) for channel in channels})
-    outside = [channel for channel in picked if channel not in known]
-    if outside or not picked:
-        raise SpecError(
-            f"channels {outside or list(channels)} can't be used; the recording has channels {min(known)} to "
-            f"{max(known)}, and a spec needs at least one."
-        )
-    return picked
-
-
-def _index(found: xr.Dataset, channels: list[int]) -> list[int]:
-    position = {int(channel): i for i, channel in enumerate(found["channel"].values)}
-    return [position[channel] for channel in channels]
-
-
-def _numbers(found: xr.Dataset, criterion: str, chosen: _Candidate, channel: int) -> dict[str, Any]:
+def _numbers(found: xr.Dataset, criterion: str, chosen: Candidate, channel: int) -> dict[str, Any]:
     """Numbers of one channel in the state that enters block m; six digits are more than the samples carry."""
-    here = found.isel(channel=_index(found, [channel])[0])
+    here = found.isel(channel=index_of(found, [channel])[0])
     numbers: dict[str, Any] = {
         "channel": channel,
         "massive_in_model": bool(here["massive_channel"].sel(criterion=criterion)),
@@ -280,6 +186,11 @@ def _numbers(found: xr.Dataset, criterion: str, chosen: _Candidate, channel: int
         "sign": int(at["sign"]),
         **{name: _round(at[name]) for name in names},
     }
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's; anything else is the spec's to check."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
 def _round(value: Any) -> float | None:

@@ -88,6 +88,16 @@ def test_figures_are_written_as_png_pdf_and_csv(full_store: Path, tmp_path: Path
         (["record", "mini-image", "--prompts", "x", "--seeds", "zero"], "seeds = 'zero' can't be read"),
         (["record", "mini-image", "--prompts", "x", "--seeds", "1,1"], "same seed is given more than once"),
         (["record", "mini-image", "--prompts", "x", "--dtype", "int8"], "dtype 'int8' is not one of"),
+        (["record", "mini-image", "--prompts", "x", "--experiment", "time"], "experiment = 'time' can't be used"),
+        (
+            ["record", "mini-image", "--prompts", "x", "--experiment", "timestep-swap", "--grid", "few"],
+            "grid = 'few' can't be read",
+        ),
+        (
+            ["record", "mini-image", "--prompts", "x", "--experiment", "prompt-swap"],
+            "prompt-swap with one prompt ('x')",
+        ),
+        (["record", "mini-image", "--prompts", "x", "--mediate", "all"], "mediate= belongs to an experiment"),
         (["locate", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
         (["verify", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
         (["report", "nowhere.zarr"], "There is no recording at nowhere.zarr"),
@@ -144,6 +154,46 @@ def test_the_report_is_one_file_that_loads_nothing_and_repeats_its_numbers(full_
     assert numbers["locate"]["n_samples"] == 4
     for file in (tmp_path / "a" / "figures").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / "figures" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.model
+def test_an_experiment_is_planned_and_refused_before_anything_is_generated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.zarr"
+    words = [
+        "record",
+        "mini-image",
+        "--prompt",
+        "red apple",
+        "--seeds",
+        "0:2",
+        "--experiment",
+        "timestep-swap",
+        "--out",
+    ]
+    said = " ".join(cli(*words, out, "--steps", 8, "--mediate", "2:4", "--plan").split())
+    assert f"2 samples, 2 branches, 9 layers, {5 * 5 + 2 * 3 * 20} cells" in said
+    for more, message in [
+        (["--grid", "1"], "A grid of 1 steps can't be used"),
+        (["--grid", "0,50"], "steps [50] are outside"),
+        (["--mediate", "transformer_blocks.9"], "There is no block named 'transformer_blocks.9'"),
+        (["--timesteps", "0"], "takes its steps from the grid"),
+    ]:
+        assert message in error(capsys, monkeypatch, *words, out, *more)
+    assert not out.exists()
+
+
+@pytest.mark.model
+def test_an_experiment_is_recorded_from_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    cli("record", "mini-image", "--prompt", "red apple", "--steps", 4, "--experiment", "timestep-swap", "--grid", "0:4:3",
+        "--mediate", "transformer_blocks.2", "--out", out, "--quiet")  # fmt: skip
+    recording = workbench.open(out)
+    assert recording.attrs["experiment"] == "timestep-swap"
+    assert list(recording.step.values) == [0, 3] * 5
+    assert set(recording.swap_block.values) == {"", "transformer_blocks.2"}
+    assert "complete and unchanged" in cli("verify", out)
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def test_ctrl_c_keeps_what_is_complete(
 def test_an_interrupt_that_python_swallows_comes_at_the_next_step() -> None:
     from workbench.record.interrupt import interruptible
 
-    with pytest.raises(KeyboardInterrupt), interruptible() as check:
+    with pytest.raises(KeyboardInterrupt), interruptible() as check:  # noqa: PT012 (the last line raises)
         check()
         with contextlib.suppress(KeyboardInterrupt):  # as a weak reference's callback would
             os.kill(os.getpid(), signal.SIGINT)

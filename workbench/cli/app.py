@@ -59,6 +59,7 @@ def record(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale s [4]; at most 1 means none.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
     tier: Annotated[str | None, typer.Option(help="stats, or full: all hidden states as well [stats].")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples generated together [1].")] = None,
     layers: Annotated[
@@ -69,6 +70,23 @@ def record(
     ] = None,
     timesteps: Annotated[str | None, typer.Option(help="Steps to record, like `::4`.")] = None,
     branches: Annotated[str | None, typer.Option(help="Branches to record, like `cond`.")] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            help="timestep-swap, prompt-swap or seed-swap: forward passes with pieces exchanged instead of the trajectory."
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Of an experiment: how many steps, evenly spread, or which ones, like `0,10,19` [5]."),
+    ] = None,
+    mediate: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a timestep-swap: `all`, or blocks like `transformer_blocks.3` or `4:8`, whose modulation is "
+            "exchanged alone as well."
+        ),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     budget: Annotated[float, typer.Option(help="Gigabytes above which --yes is asked for.")] = 20.0,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Record although it is over the budget.")] = False,
@@ -91,8 +109,9 @@ def record(
 
     store = run(
         model, prompts=prompts, seeds=parse_seeds(seeds), out=out, steps=steps, guidance_scale=guidance, height=height,
-        width=width, tier=tier, batch_size=batch, revision=revision, dtype=dtype, device=device, yes=yes or plan,
-        repair=repair,
+        width=width, num_frames=frames, tier=tier, batch_size=batch, experiment=experiment,
+        grid=None if grid is None else parse_grid(grid), mediate=mediate, revision=revision, dtype=dtype, device=device,
+        yes=yes or plan, repair=repair,
         select=Select(layers=layers, timesteps=timesteps, branches=branches), budget=budget * 1e9, progress=not quiet,
         confirm=confirm,
     )  # fmt: skip
@@ -286,6 +305,19 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
             f"{what} = {text!r} can't be read; write numbers like 0,1,2 or a range like 0:8."
         ) from None
     return numbers
+
+
+def parse_grid(text: str) -> int | list[int]:
+    """``"5"`` is a number of steps; ``"0,10,19"`` and ``"0:20:5"`` are the steps themselves."""
+    try:
+        if ":" in text:
+            return list(range(*(int(part) for part in text.split(":"))))
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except (ValueError, TypeError):
+        numbers = []
+    if not numbers:
+        raise WorkbenchError(f"grid = {text!r} can't be read; write how many steps, like 5, or which, like 0,10,19.")
+    return numbers if "," in text else numbers[0]
 
 
 def main() -> None:

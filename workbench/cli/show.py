@@ -54,7 +54,7 @@ def plan(the_plan: Any, *, details: bool) -> None:
     _console.print(
         f"In all [bold]{size(the_plan.bytes)}[/] in {the_plan.files} files, about "
         f"[bold]{duration(the_plan.seconds)}[/] ({the_plan.sizes['sample']} samples, {len(the_plan.branches)} branches, "
-        f"{len(the_plan.layers)} layers, {len(the_plan.steps)} steps, {the_plan.sizes['token']} tokens, "
+        f"{len(the_plan.layers)} layers, {len(the_plan.steps)} {'cells' if the_plan.cells else 'steps'}, {the_plan.sizes['token']} tokens, "
         f"{the_plan.sizes['channel']} channels).",
         soft_wrap=True,
     )

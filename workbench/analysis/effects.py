@@ -45,7 +45,9 @@ def open_table(path: str | Path) -> xr.Dataset:
             f"{path} has no table of measures. Run the same `workbench sweep` again; what is generated already is kept."
         ) from error
     text = [str(name) for name in table.variables if table[name].dtype.kind in "TO"]
-    return table.assign_coords({name: (table[name].dims, table[name].values.astype(str)) for name in text})
+    return table.assign_coords(
+        {name: (table[name].dims, np.array(table[name].values.tolist(), dtype=str)) for name in text}
+    )
 
 
 def effects(

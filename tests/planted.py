@@ -1,6 +1,6 @@
 """Tiny Stable Diffusion 3 pipelines whose massive activations are known because they were planted.
 
-Real diffusers classes, run by the real pipeline; only the weights are made. Four kinds:
+Real diffusers classes, run by the real pipeline; only the weights are made. Six kinds:
 
 ``random``
     randomly initialised, nothing planted: what every analysis must stay silent about;
@@ -11,7 +11,13 @@ Real diffusers classes, run by the real pipeline; only the weights are made. Fou
     noise;
 ``gate_falling``
     the same, with a gate that grows as the noise falls (the papers disagree on the direction, so both are
-    planted).
+    planted);
+``noise_only``
+    the patch embedding writes into these channels what it sees of the latent, whose mean the model's velocity moves
+    steadily as the noise falls: along the trajectory the magnitude grows with the noise as it does in ``gate``, but the
+    timestep embedding has no part in it;
+``both``
+    the latent as in ``noise_only`` and the gate as in ``gate``, half of the magnitude each.
 
 The pipelines have no text encoders: `encode_prompt` hashes the prompt into embeddings, so that they run
 from strings and from `prompt_embeds` alike.
@@ -32,9 +38,9 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
-from tests.reduce_reference import TERMS, to_dataset
+from tests.reduce_reference import TERMS, text, to_dataset
 
-KINDS = ("random", "constant", "gate", "gate_falling")
+KINDS = ("random", "constant", "gate", "gate_falling", "noise_only", "both")
 TEXT_WIDTH, POOLED_WIDTH, TEXT_TOKENS = 32, 32, 6
 
 
@@ -45,6 +51,9 @@ class Planted(NamedTuple):
     term: str
     channels: dict[int, int]
 
+
+DRIFT = 4.0
+"""How far the mean of the latents moves from noise to image in the kinds that plant it; the noise's spread is 1."""
 
 PLANT = Planted(block=1, term="gate_mlp", channels={5: +1, 41: -1})
 
@@ -116,6 +125,12 @@ def planted_pipeline(
 @torch.no_grad()
 def _plant(transformer: SD3Transformer2DModel, kind: str, magnitude: float) -> None:
     """Make one block write ``sign × magnitude × gate(t)`` into the planted channels, and nothing else into them."""
+    if kind in ("noise_only", "both"):
+        _plant_latent(transformer, magnitude if kind == "noise_only" else magnitude / 2)
+    if kind == "noise_only":
+        return
+    if kind == "both":
+        kind, magnitude = "gate", magnitude / 2
     block, width = transformer.transformer_blocks[PLANT.block], transformer.inner_dim
     linear, out = block.norm1.linear, block.ff.net[2]
     # The prompt also enters temb. Keep it small, so that what is planted is a function of the timestep, as
@@ -132,6 +147,20 @@ def _plant(transformer: SD3Transformer2DModel, kind: str, magnitude: float) -> N
         row = TERMS.index(PLANT.term) * width + channel
         linear.weight[row], linear.bias[row] = solution
         out.weight[channel], out.bias[channel] = 0.0, sign * magnitude
+
+
+def _plant_latent(transformer: SD3Transformer2DModel, magnitude: float) -> None:
+    """Make the latents drift, and the planted channels follow them: ``sign × magnitude × (1 − 0.7 drifted)``.
+
+    With a constant c added to the velocity, the latents of x' = v sink by c from sigma 1 to 0. The other channels'
+    patch embeddings are made blind to the mean of the latents, so that they do not follow it.
+    """
+    transformer.proj_out.bias.fill_(DRIFT)
+    patch = transformer.pos_embed.proj
+    patch.weight.sub_(patch.weight.mean(dim=(1, 2, 3), keepdim=True))
+    for channel, sign in PLANT.channels.items():
+        patch.weight[channel] = sign * magnitude * 0.7 / DRIFT / patch.weight[channel].numel()
+        patch.bias[channel] = sign * magnitude
 
 
 def _fit_gate(
@@ -249,3 +278,119 @@ def hook_record(
         latent_final=torch.cat(finals).numpy(),
         temb=stacked([[e] for e in embeddings])[:, :, 0],
     )
+
+
+@torch.no_grad()
+def hook_experiment(
+    pipeline: StableDiffusion3Pipeline,
+    *,
+    prompts: list[str],
+    seeds: list[int],
+    steps: int = 12,
+    grid: int = 4,
+    mediate: int | None = None,
+) -> xr.Dataset:
+    """A timestep-swap experiment with plain forward hooks: every embedding with every latent of the grid.
+
+    Parameters
+    ----------
+    mediate : int, optional
+        Block in which gate, shift and scale, or all of these are exchanged as well.
+    """
+    transformer, calls = pipeline.transformer, []
+    handle = transformer.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append({k: _copied(v) for k, v in kwargs.items()}), with_kwargs=True
+    )
+    samples = [(prompt, seed) for prompt in prompts for seed in seeds]
+    try:
+        for prompt, seed in samples:
+            generator = torch.Generator().manual_seed(seed)
+            pipeline(prompt, num_inference_steps=steps, guidance_scale=3.0, generator=generator, output_type="latent")
+    finally:
+        handle.remove()
+    at = np.unique(np.linspace(0, steps - 1, grid).round().astype(int))
+    kept = [[{**calls[s * steps + t], "return_dict": False} for t in at] for s in range(len(samples))]
+    pairs = [(t, e) for t in range(len(at)) for e in range(len(at))]
+    cells = [(t, e, "none" if t == e else "embedding", "") for t, e in pairs]
+    block = f"transformer_blocks.{mediate}"
+    if mediate is not None:
+        cells += [(t, e, swap, block) for t, e in pairs if t != e for swap in ("gate", "shift_scale", "modulation")]
+    states = []  # sample, cell → (layer, branch, token, channel)
+    for own in kept:
+        terms = {e: _modulation(transformer, mediate, own[e]) for e in range(len(at))} if mediate is not None else {}
+        for t, e, swap, _ in cells:
+            if swap in ("none", "embedding"):
+                states.append(_states(transformer, {**own[t], "timestep": own[e]["timestep"]}))
+            else:
+                states.append(_exchanged(transformer, mediate, own[t], terms[e], swap))
+    h = torch.stack(states).reshape(len(samples), len(cells), *states[0].shape).numpy()
+    sigmas = pipeline.scheduler.sigmas.numpy()[:steps][at]
+    times = pipeline.scheduler.timesteps.numpy()[at]
+    latent, embedding = ([cell[i] for cell in cells] for i in (0, 1))
+    recording = to_dataset(
+        np.moveaxis(h, (0, 1, 2, 3), (0, 3, 2, 1)),
+        prompts=[p for p, _ in samples],
+        seeds=[s for _, s in samples],
+        timesteps=times[latent].astype(np.float64),
+        sigmas=sigmas[latent],
+    )
+    recording = recording.assign_coords(
+        step=("timestep", at[latent]),
+        embedding_timestep=("timestep", times[embedding].astype(np.float64)),
+        embedding_sigma=("timestep", sigmas[embedding].astype(np.float64)),
+        swap=("timestep", text([cell[2] for cell in cells])),
+        swap_block=("timestep", text([cell[3] for cell in cells])),
+        latent_prompt=recording["prompt"],
+        latent_seed=recording["seed"],
+    )
+    return recording.assign_attrs(experiment="timestep-swap")
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _states(transformer: SD3Transformer2DModel, call: dict[str, Any]) -> torch.Tensor:
+    """The state that enters the first block, and that after each."""
+    found: list[torch.Tensor] = []
+    handles = [
+        transformer.transformer_blocks[0].register_forward_pre_hook(
+            lambda module, args, kwargs: found.append(kwargs["hidden_states"].clone()), with_kwargs=True
+        ),
+        *(
+            b.register_forward_hook(lambda m, a, out: found.append(out[1].clone()))
+            for b in transformer.transformer_blocks
+        ),
+    ]
+    try:
+        transformer(**call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(found)
+
+
+def _modulation(transformer: SD3Transformer2DModel, block: int, call: dict[str, Any]) -> torch.Tensor:
+    """AdaLN terms of one block in one call, (branch, term, channel)."""
+    embedding = transformer.time_text_embed(call["timestep"], call["pooled_projections"])
+    linear = transformer.transformer_blocks[block].norm1.linear
+    return linear(torch.nn.functional.silu(embedding)).unflatten(1, (len(TERMS), -1))
+
+
+def _exchanged(
+    transformer: SD3Transformer2DModel, block: int, call: dict[str, Any], other: torch.Tensor, swap: str
+) -> torch.Tensor:
+    """States of a call in which one block gets some AdaLN terms of another."""
+    parts = {"gate": ("gate",), "shift_scale": ("shift", "scale"), "modulation": ("gate", "shift", "scale")}[swap]
+    rows = [i for i, term in enumerate(TERMS) if term.startswith(parts)]
+
+    def replace(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+        terms = out.unflatten(1, (len(TERMS), -1)).clone()
+        terms[:, rows] = other[:, rows]
+        return terms.flatten(1)
+
+    handle = transformer.transformer_blocks[block].norm1.linear.register_forward_hook(replace)
+    try:
+        return _states(transformer, call)
+    finally:
+        handle.remove()

@@ -65,7 +65,12 @@ def _squares(parts: Mapping[frozenset[str], Floats], axes: tuple[int, int, int])
 
 
 def shares(
-    values_PSTEX: Floats, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    values_PSTEX: Floats,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    method: inference.Method = "bca_expanded",
 ) -> tuple[list[str], Interval, Interval]:
     """Share of the variance over all cells, and standard deviation, of each factor, with BCa intervals over replicates.
 
@@ -73,7 +78,7 @@ def shares(
     ----------
     values_PSTEX : array, shape (P, S, T, E, X)
         One value per cell.
-    confidence, resamples, seed
+    confidence, resamples, seed, method
         Of the bootstrap, which resamples whole replicates and decomposes each resample.
 
     Returns
@@ -110,9 +115,7 @@ def shares(
         share = np.divide(parts, total[:, None], out=np.full_like(parts, np.nan), where=total[:, None] > _FLOOR)
         return np.stack([share, np.sqrt(parts)], axis=1)
 
-    found = inference.bootstrap(
-        packed, decompose, confidence=confidence, resamples=resamples, seed=seed, method="bca_expanded"
-    )
+    found = inference.bootstrap(packed, decompose, confidence=confidence, resamples=resamples, seed=seed, method=method)
     share, deviation = (Interval(*(part[i] for part in found)) for i in (0, 1))
     return [*FACTORS, "rest"], share, deviation
 

@@ -1,0 +1,113 @@
+"""The single-factor runs: the prompt alone, or the seed alone, is exchanged, everything else is held.
+
+Legend: U units that are varied (prompts or seeds), O the other kind, T timesteps, L layers, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.analysis import inference
+from workbench.analysis.experiment import Experiment
+from workbench.analysis.inference import Floats
+from workbench.errors import AnalysisError
+
+VARIED = {"prompt-swap": "prompt", "seed-swap": "seed"}
+
+
+def single_factor(
+    experiment: xr.Dataset,
+    *,
+    channels: Sequence[int],
+    branch: str = "cond",
+    smallest_effect: float = 0.1,
+    **bootstrap: Any,
+) -> xr.Dataset:
+    """How far ln mean |h| spreads when only the prompt, or only the seed, is varied, against the steps of the grid.
+
+    Parameters
+    ----------
+    experiment : xr.Dataset
+        A prompt-swap store (each text with the latents of the first prompt) or a seed-swap store.
+    channels : sequence of int
+        By label.
+    branch : str
+        Branch to look at.
+    smallest_effect : float
+        In ln units; a standard deviation whose interval lies below it counts as none.
+    **bootstrap
+        `confidence`, `resamples`, `seed`; BCa over the units that are varied.
+
+    Returns
+    -------
+    xr.Dataset
+        `deviation(layer, channel)` with `_low` and `_high`: standard deviation over prompts (or seeds) of ln mean |h|,
+        averaged over the rest; `step_deviation(layer, channel)`, the same over timesteps, where latent and embedding
+        go together. Attributes: `verdict` on whether it matters, and its reason.
+
+    Raises
+    ------
+    AnalysisError
+        If it is another experiment, a channel was not recorded, or fewer than two units were varied.
+    """
+    found = Experiment(experiment, branch, known=tuple(VARIED))
+    varied = VARIED[found.name]
+    labels = [int(label) for label in found.visits.recording["channel"].values]
+    unknown = [channel for channel in channels if channel not in labels]
+    if unknown:
+        raise AnalysisError(f"the {found.name} store has no channels {unknown}; it has {labels[0]} to {labels[-1]}.")
+    values = found.logs(found.own_T, np.asarray([labels.index(channel) for channel in channels]))  # P, S, T, L, C
+    units = np.moveaxis(values, 1, 0) if varied == "seed" else values
+    if len(units) < 2:
+        raise AnalysisError(
+            f"the {found.name} store has one {varied} only; to vary it takes at least two, for an interval 5."
+        )
+    mean = units.mean(axis=(1, 2))  # U, L, C
+    centred = mean - mean.mean(axis=0)
+    spread = inference.bootstrap(
+        np.stack([centred, centred**2], axis=1), _deviation, method="bca_expanded", **bootstrap
+    )
+    result = xr.Dataset(coords={**found.visits.coords("layer"), "channel": np.asarray(channels, dtype=np.int64)})
+    for end, array in zip(("", "_low", "_high"), spread, strict=True):
+        text = f"standard deviation over {varied}s of ln mean |h|" + end.replace("_", ", ")
+        result[f"deviation{end}"] = (("layer", "channel"), array, {"long_name": text})
+    steps = units.mean(axis=(0, 1)).std(axis=0)
+    result["step_deviation"] = (("layer", "channel"), steps, {"long_name": "standard deviation over timesteps"})
+    blocks = np.flatnonzero(found.visits.blocks)
+    high = result["deviation_high"].isel(layer=blocks) if blocks.size else result["deviation_high"]
+    low = result["deviation_low"].isel(layer=blocks) if blocks.size else result["deviation_low"]
+    largest = float(result["deviation"].isel(layer=blocks).max()) if blocks.size else float(result["deviation"].max())
+    against = float(steps[blocks].mean()) if blocks.size else float(steps.mean())
+    verdict = (
+        "undecided"
+        if len(units) < inference.MINIMUM_SAMPLES
+        else "supported"
+        if bool((low > smallest_effect).any())
+        else "not supported"
+        if bool((high < smallest_effect).all())
+        else "undecided"
+    )
+    said = {
+        "supported": f"the {varied} alone moves these channels",
+        "not supported": f"the {varied} alone does not move these channels",
+        "undecided": f"whether the {varied} alone moves these channels is not known",
+    }[verdict]
+    result.attrs = {
+        **found.visits.attrs("single_factor"),
+        "experiment": found.name,
+        "varied": varied,
+        "n_varied": len(units),
+        "verdict": verdict,
+        "verdict_reason": f"Over {len(units)} {varied}s, {said} by more than {smallest_effect:g} in ln units (standard deviation "
+        f"at most {largest:.2g} at any block; over the timesteps of the grid {against:.2g} in the mean).",
+    }
+    return result
+
+
+def _deviation(means_R: Floats) -> Floats:
+    """Standard deviation from means of values and squares; from (R, 2, ...) to (R, ...)."""
+    return np.sqrt(np.maximum(means_R[:, 1] - means_R[:, 0] ** 2, 0.0))

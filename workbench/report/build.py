@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from workbench.analysis.modulation import modulation
 from workbench.errors import SpecError, WorkbenchError
 from workbench.figures import registry
 from workbench.progress import Progress
-from workbench.report.html import render
-from workbench.report.sections import channels, guidance, provenance, states, the_recording, trajectory
+from workbench.report.html import cards, render
+from workbench.report.markdown import markdown
+from workbench.report.sections import channels, guidance, lead, provenance, states, the_recording, title, trajectory
+from workbench.report.trials import TRIED
+from workbench.report.tried import Given, tried
 from workbench.store import open_recording
 
 
@@ -24,13 +27,18 @@ def report(
     store: str | Path,
     out: str | Path,
     *,
+    experiments: Sequence[Given] = (),
+    disrupted: Given | None = None,
+    swept: Given | None = None,
+    baselines: Given | None = None,
     spec: Any = None,
     comparison: str | Path | None = None,
     criterion: str = "workbench",
     branch: str = "cond",
+    page: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Analyse a recording and write the report.
+    """Analyse a recording, and what was tried out on its model, and write the report.
 
     Parameters
     ----------
@@ -39,6 +47,10 @@ def report(
     out : str or Path
         Folder for ``index.html``, ``numbers.json`` and ``figures/`` (PNG, PDF, CSV). Existing files of these names are
         replaced, others are left alone.
+    experiments : sequence of path or Dataset, optional
+        Swap experiments of the same model, from ``workbench record --experiment``.
+    disrupted, swept, baselines : path or Dataset, optional
+        What `workbench.disrupt`, `workbench.sweep` and `workbench.baselines` measured.
     spec : spec, mapping or path, optional
         A steering spec to show.
     comparison : path, optional
@@ -47,6 +59,8 @@ def report(
         Criterion that decides which channels are massive.
     branch : str
         Branch to analyse.
+    page : path, optional
+        Also write the report as Markdown here; it links the figures in `out`.
     progress : bool
         Show a progress bar.
 
@@ -59,6 +73,8 @@ def report(
     ------
     StoreError, AnalysisError
         If the recording can't be opened or analysed.
+    WorkbenchError
+        If something is of another model than the recording.
     """
     recording = open_recording(store)
     out = Path(out)
@@ -73,56 +89,81 @@ def report(
         raise WorkbenchError(
             f"{comparison} holds no comparison.png; make it with `workbench sample … --compare --out {comparison}`."
         )
-    evidence, drawn = draw_all(recording, folder, criterion=criterion, branch=branch, progress=progress)
-    found, followed = evidence["locate"], evidence["modulation"]
+    evidence, drawn = draw_all(
+        recording, folder, experiments=experiments, disrupted=disrupted, swept=swept, baselines=baselines,
+        criterion=criterion, branch=branch, progress=progress,
+    )  # fmt: skip
     sections = [
         the_recording(recording, drawn),
         states(drawn),
-        channels(found, drawn),
-        trajectory(followed, drawn),
+        channels(evidence["locate"], drawn),
+        trajectory(evidence["modulation"], drawn),
+        *(section(evidence[name], drawn) for name, section in TRIED.items() if name in evidence),
         *([guidance(given, comparison)] if given or comparison else []),
         provenance(recording),
     ]
-    numbers = {
-        "locate": {**found.attrs, "channels": located_table(found)},
-        "modulation": dict(followed.attrs),
-        "spec": given,
-    }
+    numbers: dict[str, Any] = {name: dict(result.attrs) for name, result in evidence.items() if name != "recording"}
+    numbers["locate"]["channels"] = located_table(evidence["locate"])
+    numbers["spec"] = given
     (out / "numbers.json").write_text(
         json.dumps(numbers, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8"
     )
-    page = out / "index.html"
-    page.write_text(render(recording, found, followed, given, sections), encoding="utf-8")
-    return page
+    html = out / "index.html"
+    html.write_text(render(evidence, given, sections), encoding="utf-8")
+    if page is not None:
+        Path(page).write_text(
+            markdown(title(recording), lead(recording), cards(evidence, given), sections, Path(page)), encoding="utf-8"
+        )
+    return html
 
 
 def draw_all(
     recording: xr.Dataset,
     folder: Path,
     *,
+    experiments: Sequence[Given] = (),
+    disrupted: Given | None = None,
+    swept: Given | None = None,
+    baselines: Given | None = None,
     criterion: str = "workbench",
     branch: str = "cond",
     progress: bool = True,
 ) -> tuple[dict[str, xr.Dataset], dict[str, dict[str, Any]]]:
-    """Analyse a recording and draw every figure of the registry into a folder.
+    """Analyse a recording, and what was tried out on its model, and draw every figure of it into a folder.
+
+    Parameters
+    ----------
+    recording : xr.Dataset
+    folder : Path
+    experiments, disrupted, swept, baselines, criterion, branch, progress
+        As `report` takes them.
 
     Returns
     -------
     evidence : dict
-        ``recording``, ``locate``, ``modulation``: what the figures are drawn from.
+        ``recording``, ``locate``, ``modulation`` and, where given, ``causal``, ``disruption``, ``sweep``, ``baselines``:
+        what the figures are drawn from.
     drawn : dict
         Figure → its title, caption and files.
     """
     with Progress("analyses and figures", 2 + len(registry.FIGURES), progress) as bar:
         found = locate(recording, criterion=criterion, branch=branch)
         bar.advance()
-        followed = modulation(recording, branch=branch)
+        evidence = {"recording": recording, "locate": found, "modulation": modulation(recording, branch=branch)}
+        evidence |= tried(
+            recording,
+            found,
+            experiments=experiments,
+            disrupted=disrupted,
+            swept=swept,
+            baselines=baselines,
+            branch=branch,
+        )
         bar.advance()
-        evidence = {"recording": recording, "locate": found, "modulation": followed}
         drawn = {
             name: _draw(name, entry, evidence, branch, folder, bar)
             for name, entry in registry.FIGURES.items()
-            if not registry.missing(name, evidence[entry.needs])
+            if entry.needs in evidence and not registry.missing(name, evidence[entry.needs])
         }
     return evidence, drawn
 

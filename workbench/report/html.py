@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,35 @@ import xarray as xr
 from PIL import Image
 
 from workbench import __version__
-from workbench.report.sections import Section, model_name
+from workbench.report.sections import Section, completed, lead, title
 
 
 def render(
-    recording: xr.Dataset,
-    found: xr.Dataset,
-    followed: xr.Dataset,
+    evidence: Mapping[str, xr.Dataset],
     spec: dict[str, Any] | None,
     sections: Sequence[Section],
 ) -> str:
-    """Render the page."""
+    """Render the page.
+
+    Parameters
+    ----------
+    evidence : mapping
+        ``recording``, and what each analysis returned, by its name.
+    spec : dict, optional
+        A steering spec.
+    sections : sequence of Section
+    """
+    recording = evidence["recording"]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["show"] = show
     here = files("workbench.report")
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
-    complete = int(((recording.unit_checksum != 0).all(("branch", "layer", "timestep"))).sum())
-    total = recording.sizes["sample"]
-    settings = recording.attrs["settings"]
+    complete, total = completed(recording), recording.sizes["sample"]
     return template.render(
-        title=f"Massive activations in {model_name(recording)}",
-        lead=(
-            f"{complete} samples ({len(settings['prompts'])} prompts × {len(settings['seeds'])} seeds), "
-            f"{recording.sizes['timestep']} denoising steps, guidance scale {settings['guidance_scale']:g}, "
-            f"{recording.sizes['layer'] - 1} blocks of {recording.sizes['channel']} channels, "
-            f"{recording.sizes['token']} image tokens."
-        ),
+        title=title(recording),
+        lead=lead(recording),
         css=(here / "page.css").read_text(encoding="utf-8"),
-        cards=_cards(found, followed, spec),
+        cards=cards(evidence, spec),
         incomplete=(
             f"The recording is not complete: {total - complete} of {total} samples are missing and were left out."
             if complete < total
@@ -53,25 +54,36 @@ def render(
     )
 
 
-def _cards(found: xr.Dataset, followed: xr.Dataset, spec: dict[str, Any] | None) -> list[dict[str, str]]:
-    cards = [
-        _card("Are there massive activations?", found),
-        _card("Does the timestep embedding modulate them?", followed),
-    ]
-    if spec is not None:
-        cards.append(
-            {
-                "question": "Is there a Detail Guidance spec?",
-                "verdict": "derived",
-                "reason": f"Zeroed: channel {', '.join(map(str, spec['channels']))}, in the image tokens that enter "
-                f"{spec['layer']}; weight {spec['weight']:g}.",
+#: What each analysis answers, in the order of the page. The first of two with one question has the word.
+QUESTIONS = {
+    "locate": "Are there massive activations?",
+    "causal": "Does the timestep embedding modulate them?",
+    "modulation": "Does the timestep embedding modulate them?",
+    "disruption": "What do they carry?",
+    "sweep": "Does Detail Guidance add detail?",
+}
+
+
+def cards(evidence: Mapping[str, xr.Dataset], spec: dict[str, Any] | None) -> list[dict[str, str]]:
+    """Question, verdict and reason of every analysis that was made."""
+    answered: dict[str, dict[str, str]] = {}
+    for name, question in QUESTIONS.items():
+        if name in evidence and question not in answered:
+            attrs = evidence[name].attrs
+            answered[question] = {
+                "question": question,
+                "verdict": attrs["verdict"],
+                "reason": attrs["verdict_reason"],
             }
-        )
-    return cards
-
-
-def _card(question: str, evidence: xr.Dataset) -> dict[str, str]:
-    return {"question": question, "verdict": evidence.attrs["verdict"], "reason": evidence.attrs["verdict_reason"]}
+    if spec is not None:
+        question = "Is there a Detail Guidance spec?"
+        answered[question] = {
+            "question": question,
+            "verdict": "derived",
+            "reason": f"Zeroed: channel {', '.join(map(str, spec['channels']))}, in the image tokens that enter "
+            f"{spec['layer']}; weight {spec['weight']:g}.",
+        }
+    return list(answered.values())
 
 
 def _inline(figure: dict[str, Any]) -> dict[str, Any]:

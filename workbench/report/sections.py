@@ -34,6 +34,27 @@ def model_name(recording: xr.Dataset) -> str:
     return str(recording.attrs["model_name"])
 
 
+def title(recording: xr.Dataset) -> str:
+    """Heading of the report."""
+    return f"Massive activations in {model_name(recording)}"
+
+
+def completed(recording: xr.Dataset) -> int:
+    """Samples that have every unit."""
+    return int(((recording.unit_checksum != 0).all(("branch", "layer", "timestep"))).sum())
+
+
+def lead(recording: xr.Dataset) -> str:
+    """What was recorded, in one sentence."""
+    settings = recording.attrs["settings"]
+    return (
+        f"{completed(recording)} samples ({len(settings['prompts'])} prompts × {len(settings['seeds'])} seeds), "
+        f"{recording.sizes['timestep']} denoising steps, guidance scale {settings['guidance_scale']:g}, "
+        f"{recording.sizes['layer'] - 1} blocks of {recording.sizes['channel']} channels, "
+        f"{recording.sizes['token']} image tokens."
+    )
+
+
 def the_recording(recording: xr.Dataset, drawn: Drawn) -> Section:
     """What was generated."""
     return Section(

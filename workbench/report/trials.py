@@ -1,0 +1,166 @@
+"""Sections about what was tried out on the model: the causal part of modulation, disruption, swept guidance, baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from workbench.figures.style import short
+from workbench.report.sections import Drawn, Section
+
+#: Measures in the tables of this page, where they were measured; all are in numbers and CSV files.
+_DETAIL, _CONTENT, _DISTANCE = "edge_energy", "low_pass_similarity", "spectral_distance"
+_MEASURES = (_DETAIL, "high_frequency_share", _CONTENT, "recognised", "semantic", _DISTANCE)
+
+
+def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
+    """Exchanged embeddings: what the timestep does, apart from the latent's noise."""
+    rows = []
+    for channel in result["channel"].values:
+        at = result.sel(channel=channel)
+        rows.append(
+            [
+                int(channel),
+                str(at["channel_verdict"].values),
+                *(_three(at, "effect_overall", factor=factor) for factor in ("embedding", "latent")),
+                *(_three(at, "share_overall", factor=factor, digits=2) for factor in ("embedding", "latent", "prompt")),
+                _number(at["p_corrected_overall"].sel(factor="embedding")),
+            ]
+        )
+    tables = [
+        {
+            "caption": "Per massive channel, over the blocks in which it is massive. Effect: largest difference of ln mean |h| "
+            "between two levels, averaged over the other factor. Share: of the variance over all cells. Intervals are over "
+            f"{result.attrs['replicate']}s; p for the embedding, corrected over channels.",
+            "head": ["channel", "verdict", "effect of embedding", "effect of latent", "share of embedding", "of latent",
+                     "of prompt", "p"],
+            "rows": rows,
+        }
+    ]  # fmt: skip
+    return Section(
+        "timestep",
+        "Is it the timestep?",
+        "Along a trajectory the timestep and the noise of the latent move together. Here the embedding of t′ went in together "
+        f"with the latent of t, for every pair of a grid. {result.attrs['verdict_reason']}",
+        tables,
+        [f for f in drawn.values() if f["needs"] == "causal"],
+    )
+
+
+def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
+    """Disrupted channels: what they carry."""
+    rows = []
+    for e, cell in enumerate(result["cell"].values):
+        at = result.isel(cell=e)
+        for kind in map(str, result["kind"].values):
+            loss = at.sel(kind=kind)
+            rows.append(
+                [
+                    short(str(at["layer"].values)),
+                    str(at["window"].values),
+                    kind.replace("_", " "),
+                    _number(loss["norm"]),
+                    *(_three(loss, "loss", measure=aspect, digits=3) for aspect in ("detail", "content")),
+                    *(_three(loss, "loss_per_norm", measure=aspect, digits=2) for aspect in ("detail", "content")),
+                ]
+            )
+        del cell
+    table = {
+        "caption": "Loss as a share of the mean difference to another prompt's picture (0: nothing changes; 1: the detail, or the "
+        "content, differs as much as in another picture). Norm: L2 norm per token that was taken away or added.",
+        "head": ["before block", "window", "what", "norm", "loss of detail", "loss of content", "detail per norm",
+                 "content per norm"],
+        "rows": [row for row in rows if row[3] != ""],
+    }  # fmt: skip
+    return Section(
+        "disruption",
+        "What do they carry?",
+        f"Channels of the state that enters one block were set to zero while the model drew, always from the same seeds. "
+        f"{result.attrs['verdict_reason']}",
+        [table],
+        [f for f in drawn.values() if f["needs"] == "disruption"],
+    )
+
+
+def sweep_section(result: xr.Dataset, drawn: Drawn) -> Section:
+    """Swept settings of Detail Guidance: which is best, if any is."""
+    best = json.loads(result.attrs["best"])
+    names = [str(choice["choice"]) for choice in best.values() if str(choice["choice"]) in result["condition"].values]
+    shown = dict.fromkeys([*_baselines(result), *names])
+    return Section(
+        "sweep",
+        "Does Detail Guidance add detail?",
+        f"{result.attrs['verdict_reason']} Rule: {result.attrs['rule']}",
+        [_effects(result, list(shown), "The baselines and, per mode, the setting that the rule chose")]
+        if shown
+        else [],
+        [f for f in drawn.values() if f["needs"] == "sweep"],
+    )
+
+
+def baselines_section(result: xr.Dataset, drawn: Drawn) -> Section:
+    """Detail Guidance beside what else could be done with the same seeds."""
+    return Section(
+        "baselines",
+        "Beside other guidances",
+        "The same prompts and seeds, once each way. Random channels are ordinary ones that hold as much as the massive ones; "
+        "skip-layer guidance and perturbed attention degrade the model in another way. Seconds are wall time of a denoising "
+        "step for one sample in its batch, on this machine.",
+        [_effects(result, [str(name) for name in result["condition"].values], "All conditions")],
+        [f for f in drawn.values() if f["needs"] == "baselines"],
+    )
+
+
+#: Evidence → its section, in the order of the page.
+TRIED: dict[str, Callable[[xr.Dataset, Drawn], Section]] = {
+    "causal": causal_section,
+    "disruption": disruption_section,
+    "sweep": sweep_section,
+    "baselines": baselines_section,
+}
+
+
+def _baselines(result: xr.Dataset) -> list[str]:
+    return [str(name) for name in result["condition"].values if str(name) in result["baseline"].values]
+
+
+def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
+    """Conditions down, measures across; differences to the baseline, and the baseline's own means."""
+    measures = [name for name in _MEASURES if name in result["measure"].values]
+    labels = [str(result["label"].sel(measure=name).values) for name in measures]
+    rows = []
+    for name in names:
+        at = result.sel(condition=name)
+        own = str(at["baseline"].values) == name
+        cells = [
+            _number(at["mean"].sel(measure=m)) if own else _three(at, "effect", measure=m, digits=2, signed=True)
+            for m in measures
+        ]
+        seconds = _number(at["seconds_per_step"]) if "seconds_per_step" in at else ""
+        rows.append([name, "" if own else str(at["baseline"].values), *cells, seconds])
+    return {
+        "caption": f"{what}: the mean where there is no “against”, else the mean paired difference with its interval over "
+        f"prompts ({result.attrs['replication']}); intervals are not corrected for their number.",
+        "head": ["condition", "against", *labels, "s per step"],
+        "rows": rows,
+    }
+
+
+def _number(value: Any) -> float | str:
+    number = float(value)
+    return number if np.isfinite(number) else ""
+
+
+def _three(data: xr.Dataset, name: str, digits: int = 3, *, signed: bool = False, **where: str) -> str:
+    """Value with its interval."""
+    middle, low, high = (float(data[name + end].sel(where)) for end in ("", "_low", "_high"))
+    if not np.isfinite(middle):
+        return "–"
+    sign = "+" if signed else ""
+    if not np.isfinite(low):
+        return f"{middle:{sign}.{digits}g} (n too small)"
+    return f"{middle:{sign}.{digits}g} [{low:{sign}.{digits}g}, {high:{sign}.{digits}g}]"

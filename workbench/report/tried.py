@@ -1,0 +1,111 @@
+"""What was tried out on the model: swapped embeddings, disrupted channels, swept guidance. Opened, then analysed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from workbench.analysis.causal import causal
+from workbench.analysis.disruption import disruption
+from workbench.analysis.effects import effects, open_table
+from workbench.analysis.locate import located_channels
+from workbench.analysis.sweep import sweep
+from workbench.errors import WorkbenchError
+from workbench.store import open_recording
+
+Given = str | Path | xr.Dataset
+
+#: Arguments of `causal` besides the first, by the experiment that goes there.
+_SINGLE = {"prompt-swap": "prompt_swap", "seed-swap": "seed_swap"}
+
+
+def tried(
+    recording: xr.Dataset,
+    found: xr.Dataset,
+    *,
+    experiments: Sequence[Given] = (),
+    disrupted: Given | None = None,
+    swept: Given | None = None,
+    baselines: Given | None = None,
+    branch: str = "cond",
+) -> dict[str, xr.Dataset]:
+    """Analyse what is given.
+
+    Parameters
+    ----------
+    recording, found : xr.Dataset
+        The recording of the same model, and its located channels, which are the ones that are followed.
+    experiments : sequence of path or Dataset
+        Swap experiments, each kind at most once, a timestep-swap among them.
+    disrupted, swept, baselines : path or Dataset, optional
+        What `workbench.disrupt`, `workbench.sweep` and `workbench.baselines` measured.
+    branch : str
+        Branch to analyse.
+
+    Returns
+    -------
+    dict
+        ``causal``, ``disruption``, ``sweep``, ``baselines``: those that can be had.
+
+    Raises
+    ------
+    WorkbenchError
+        If something is of another model, or there is no timestep-swap.
+    """
+    evidence = {}
+    if experiments:
+        evidence["causal"] = swapped(recording, found, experiments, branch)
+    if disrupted is not None:
+        evidence["disruption"] = disruption(_opened(disrupted, _open_disrupted))
+    if swept is not None:
+        evidence["sweep"] = sweep(_opened(swept, open_table))
+    if baselines is not None:
+        evidence["baselines"] = effects(_opened(baselines, open_table))
+    return evidence
+
+
+def swapped(
+    recording: xr.Dataset | None, found: xr.Dataset | None, experiments: Sequence[Given], branch: str = "cond"
+) -> xr.Dataset:
+    """The causal analysis of swap experiments, of the channels located in the recording where there is one."""
+    opened = {}
+    for given in experiments:
+        experiment = _opened(given, open_recording)
+        kind = str(experiment.attrs.get("experiment", "a trajectory"))
+        if kind in opened or kind not in ("timestep-swap", *_SINGLE):
+            raise WorkbenchError(
+                f"{kind} can't be used {'twice' if kind in opened else 'as an experiment'}; give at most one each of "
+                f"timestep-swap, {', '.join(_SINGLE)}, from `workbench record MODEL --experiment …`."
+            )
+        if recording is not None:
+            _same_model(recording, experiment, kind)
+        opened[kind] = experiment
+    if "timestep-swap" not in opened:
+        raise WorkbenchError(
+            f"there is no timestep-swap among the experiments ({', '.join(opened)}), which alone shows what the timestep does."
+        )
+    single: Mapping[str, Any] = {_SINGLE[kind]: data for kind, data in opened.items() if kind in _SINGLE}
+    channels = located_channels(found) if found is not None else None
+    return causal(opened["timestep-swap"], channels=channels or None, branch=branch, **single)
+
+
+def _opened(given: Given, opener: Callable[[str | Path], xr.Dataset]) -> xr.Dataset:
+    return given if isinstance(given, xr.Dataset) else opener(given)
+
+
+def _open_disrupted(path: str | Path) -> xr.Dataset:
+    from workbench.sampling.disrupt import open_measured
+
+    return open_measured(path)
+
+
+def _same_model(recording: xr.Dataset, experiment: xr.Dataset, kind: str) -> None:
+    ours, theirs = recording.attrs["model"], experiment.attrs["model"]
+    if any(ours[key] != theirs.get(key) for key in ("transformer_class", "config_hash", "weight_hash")):
+        raise WorkbenchError(
+            f"the {kind} experiment is of another model ({theirs.get('transformer_class')}, weights "
+            f"{theirs.get('weight_hash')}) than the recording ({ours['transformer_class']}, weights {ours['weight_hash']})."
+        )

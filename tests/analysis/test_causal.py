@@ -36,7 +36,8 @@ def test_effect_of_the_embedding_is_measured_and_supported():
     assert overall(result, "trend") == pytest.approx(0.45, abs=0.02)
     assert overall(result, "share") > 0.95
     assert overall(result, "share", "latent") < 0.02
-    assert overall(result, "p_corrected") <= 0.01
+    assert overall(result, "p_corrected") == pytest.approx(2 / 2**6)
+    assert overall(result, "p_labels") <= 0.01
     assert "growing with the noise it stands for" in result.attrs["verdict_reason"]
 
 
@@ -108,6 +109,13 @@ def test_too_few_prompts_are_undecided_with_the_number_needed():
     assert np.isnan(result["effect_overall_low"]).all()
 
 
+def test_five_prompts_allow_no_p_small_enough():
+    result = causal(synthetic_experiment(by_embedding(0.5), prompts=5), **FAST)
+    assert result.attrs["verdict"] == "undecided"
+    assert "p = 0.062, the smallest that 5 prompts allow; 6 are needed" in result.attrs["verdict_reason"]
+    assert causal(synthetic_experiment(prompts=5), **FAST).attrs["verdict"] == "not supported"
+
+
 def test_the_median_channel_stands_beside_as_a_control():
     result = causal(synthetic_experiment(by_embedding(0.5)), **FAST)
     assert (result["control_effect"].sel(factor="embedding") < 0.05).all()
@@ -152,8 +160,15 @@ def test_single_factor_runs_stand_beside():
     at = result.sel(channel=3).isel(layer=1)
     assert float(at["prompt_swap_deviation"]) == pytest.approx(np.std(spread), abs=0.02)
     assert float(at["seed_swap_deviation"]) < 0.02
-    assert "Over 6 prompts, the prompt alone moves these channels" in result.attrs["prompt_swap_reason"]
-    assert "Over 12 seeds, the seed alone does not move these channels" in result.attrs["seed_swap_reason"]
+    assert "Over 6 prompts the prompt alone moves these channels by more than 0.1" in result.attrs["prompt_swap_reason"]
+    assert "Over 12 seeds the seed alone moves these channels by less than 0.1" in result.attrs["seed_swap_reason"]
+
+
+def test_few_seeds_say_that_they_are_few():
+    result = causal(
+        synthetic_experiment(by_embedding(0.5)), seed_swap=synthetic_experiment(name="seed-swap", seeds=2), **FAST
+    )
+    assert "Over 2 seeds, of at least 5, it is not known" in result.attrs["seed_swap_reason"]
 
 
 # What can't be analysed ---------------------------------------------------------------------------------------------

@@ -114,6 +114,22 @@ def test_a_function_of_label_means_can_be_tested():
     assert trend.p_value.item() < inference.permute_within(values[..., None]).p_value.item()
 
 
+def test_flipped_vectors_of_one_part_are_flips():
+    values = np.random.default_rng(7).normal(0.4, 1.0, (9, 1, 3))
+    vectors, plain = inference.sign_flip_vectors(values), inference.sign_flip(values[:, 0])
+    np.testing.assert_allclose(vectors.p_value, plain.p_value)
+    np.testing.assert_allclose(vectors.p_corrected, plain.p_corrected)
+
+
+def test_flipped_vectors_keep_their_level_where_labels_resemble_their_neighbours():
+    # profiles that are random walks: labels are not exchangeable, but prompts have nothing in common
+    walks = np.cumsum(np.random.default_rng(8).standard_normal((8, 6, 2000)), axis=1)
+    flips = inference.sign_flip_vectors(walks - walks.mean(axis=1, keepdims=True))
+    labels = inference.permute_within(walks, resamples=499)
+    assert np.mean(flips.p_value <= 0.05) <= 0.065
+    assert np.mean(labels.p_value <= 0.05) > 0.08
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(AnalysisError, match="alternative='bigger': choose two-sided"):
         inference.sign_flip(np.ones((5, 1)), alternative="bigger")  # type: ignore[arg-type]

@@ -132,3 +132,30 @@ def test_a_margin_that_is_none_is_refused(margin):
     ):
         with pytest.raises(AnalysisError, match="margin="):
             ask()
+
+
+@pytest.mark.parametrize("along", [None, np.arange(5)])
+@pytest.mark.parametrize("truth", [0.0, 0.1, 1.0])
+def test_bounds_of_the_largest_difference_hold_it(truth, along):
+    # 2000 experiments of 8 replicates with 5 labels; at most 5 % may miss, three standard errors are 1.5 %
+    values = np.linspace(0, truth, 5)[:, None] + 0.2 * np.random.default_rng(5).standard_normal((8, 5, 2000))
+    found = inference.largest_difference(values, along=along)
+    assert np.mean((found.low > truth) | (found.high < truth)) <= 0.065
+    assert (found.low <= found.mean).all()
+    assert (found.mean <= found.high).all()
+
+
+def test_a_straight_line_is_found_with_fewer_replicates_and_a_bump_is_not_missed():
+    noise = 0.1 * np.random.default_rng(6).standard_normal((8, 5, 1000))
+    line, bump = np.linspace(0, 0.3, 5)[:, None] + noise, np.asarray([0, 0, 0.6, 0, 0])[:, None] + noise
+    aware, unaware = (inference.largest_difference(line, along=a).low for a in (np.arange(5), None))
+    assert np.mean(aware > 0.1) > np.mean(unaware > 0.1) + 0.2
+    assert np.mean(inference.largest_difference(bump, along=np.arange(5)).low > 0.1) > 0.9
+
+
+def test_largest_difference_of_too_few_has_no_bounds():
+    found = inference.largest_difference(np.asarray([[0.0, 1.0], [0.0, 1.0]]))
+    assert found.mean == 1
+    assert np.isnan(found.low)
+    with pytest.raises(AnalysisError, match="fewer than two labels"):
+        inference.largest_difference(np.ones((6, 1)))

@@ -78,7 +78,9 @@ def causal(
         `share(factor, layer, channel)` of the variance over all cells, in [0, 1]; `deviation`, its square root in ln
         units; `effect(factor, layer, channel)`, for `embedding` and `latent`: the largest difference between any two of
         its levels, in ln units; `trend`, the signed difference from the cleanest to the noisiest level by a straight
-        line in sigma; all with `_low` and `_high`. `p_value`, `p_corrected` (family-wise over layers and channels).
+        line in sigma; all with `_low` and `_high`. `p_value`, `p_corrected` (family-wise over layers and channels) by
+        flipping the signs of whole prompts' profiles (prompt and seed: by permuting them); `p_labels`, by permuting labels
+        inside prompts, for `embedding` and `latent`.
         `surface(layer, channel, latent_sigma, embedding_sigma)`, the mean ln mean |h|, with `embedding_profile` and
         `latent_profile`, its means over the other, with intervals. The same with `_overall` and without `layer`: of the
         mean over the blocks in which the channel is massive (all, if in none), family-wise over channels; this decides.
@@ -130,7 +132,12 @@ def causal(
     for name, store in (("prompt_swap", prompt_swap), ("seed_swap", seed_swap)):
         if store is not None:
             single = single_factor(
-                store, channels=chosen, branch=branch, smallest_effect=smallest_effect, **ask.bootstrap
+                store,
+                channels=chosen,
+                branch=branch,
+                smallest_effect=smallest_effect,
+                massive=result["massive"],
+                **ask.bootstrap,
             )
             result = result.merge(
                 single.rename({str(n): f"{name}_{n}" for n in single.data_vars}), compat="no_conflicts"
@@ -239,15 +246,19 @@ class _Ask:
             blank = [np.where(np.asarray(absent)[:, None], np.nan, part) for part in interval]
             return Interval(*(part.reshape(len(factors), *rest) for part in blank))
 
-        p = np.full((2, len(factors), *rest), np.nan)
+        p = np.full((3, len(factors), *rest), np.nan)
         for name, test in self._tests(values).items():
             if test is not None:
-                p[0, factors.index(name)], p[1, factors.index(name)] = test.p_value, test.p_corrected
+                p[:2, factors.index(name)] = test.p_value, test.p_corrected
+        for name, axes in (("embedding", (1, 2)), ("latent", (1, 3))):
+            labels = inference.permute_within(values.mean(axis=axes), resamples=self.permutations, seed=self.seed)
+            p[2, factors.index(name)] = labels.p_value
         return {
             "share": (per, shaped(share), "share of the variance of ln mean |h| over cells"),
             "deviation": (per, shaped(deviation), "standard deviation of ln mean |h|"),
             "p_value": (per, p[0], "permutation test"),
             "p_corrected": (per, p[1], "permutation test, family-wise"),
+            "p_labels": (per, p[2], "permutation of labels inside replicates"),
             **self.main(values, factors, dims),
         }
 
@@ -262,7 +273,7 @@ class _Ask:
         for name in MAIN:
             profile = values.mean(axis=(1, 2) if name == "embedding" else (1, 3))
             at = factors.index(name)
-            out["effect"][:, at] = inference.largest_difference(profile, confidence=self.confidence)
+            out["effect"][:, at] = inference.largest_difference(profile, confidence=self.confidence, along=self.sigmas)
             line = np.tensordot(profile, x * scale, axes=(1, 0))
             out["trend"][:, at] = inference.bootstrap_mean(line, **self.bootstrap)
         per = ("factor", *dims)
@@ -279,12 +290,15 @@ class _Ask:
         """The permutation tests; `docs/methods.md` says which null hypothesis each has."""
         options: dict[str, Any] = {"resamples": self.permutations, "seed": self.seed}
         both = values.mean(axis=(2, 3))
+        by = {"embedding": values.mean(axis=(1, 2)), "latent": values.mean(axis=(1, 3))}
         joint = values.mean(axis=1)
         joint = joint - joint.mean(axis=1, keepdims=True)
         joint = joint - joint.mean(axis=2, keepdims=True)
         return {
-            "embedding": inference.permute_within(values.mean(axis=(1, 2)), **options),
-            "latent": inference.permute_within(values.mean(axis=(1, 3)), **options),
+            **{
+                name: inference.sign_flip_vectors(p - p.mean(axis=1, keepdims=True), **options)
+                for name, p in by.items()
+            },
             "embedding:latent": inference.sign_flip_vectors(joint.reshape(len(joint), -1, *joint.shape[3:]), **options),
             "replicate": (
                 inference.permute_within(np.swapaxes(both, 0, 1), **options) if min(both.shape[:2]) > 1 else None

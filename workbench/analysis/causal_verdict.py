@@ -21,7 +21,7 @@ def channel_verdicts(result: xr.Dataset) -> None:
     """Add `channel_verdict` and `channel_reason` to a result that has everything else.
 
     ``supported``: the largest difference between two embeddings lies beyond the margin with its whole interval, and the
-    permutation test rejects that embeddings are exchangeable, family-wise over channels. ``not supported``: the whole
+    permutation test rejects that prompts have no profile in common, family-wise over channels. ``not supported``: the whole
     interval lies inside the margin. ``undecided``: anything else.
     """
     alpha, margin = float(result.attrs["alpha"]), float(result.attrs["smallest_effect"])
@@ -41,7 +41,7 @@ def channel_verdicts(result: xr.Dataset) -> None:
         if verdict == "supported" and not p <= alpha:
             verdict, reason = (
                 "undecided",
-                f"{reason}, but by permutation p = {p:.2g}; more {result.attrs['replicate']}s",
+                f"{reason}, but by permutation p = {p:.2g}{_smallest(result, alpha)}",
             )
         elif verdict == "supported":
             reason = f"{reason}, p = {p:.2g} by permutation"
@@ -49,6 +49,13 @@ def channel_verdicts(result: xr.Dataset) -> None:
         reasons.append(reason)
     for name, values in (("channel_verdict", verdicts), ("channel_reason", reasons)):
         result[name] = ("channel", np.asarray(values, dtype=TEXT))
+
+
+def _smallest(result: xr.Dataset, alpha: float) -> str:
+    """Say so if no data could have given a smaller p: n replicates have 2**(n - 1) flips that differ."""
+    n, what = int(result.attrs["n_replicates"]), result.attrs["replicate"]
+    needed = 1 + int(np.ceil(np.log2(1.0 / alpha)))
+    return f", the smallest that {n} {what}s allow; {needed} are needed" if n < needed else ""
 
 
 def overall_verdict(result: xr.Dataset) -> tuple[str, str]:
@@ -95,7 +102,8 @@ def _direction(result: xr.Dataset, channel: int) -> str:
 
 def _latent(result: xr.Dataset) -> str:
     """How the variance splits, with its size: a share of next to nothing is next to nothing."""
-    share, size = result["share_overall"], np.sqrt((result["deviation_overall"] ** 2).sum("factor"))
+    share = result["share_overall"]
+    size = (result["deviation_overall"] ** 2).sum("factor") ** 0.5
     by = "; ".join(
         f"channel {int(c)} {float(share.sel(factor='embedding', channel=c)):.0%} and "
         f"{float(share.sel(factor='latent', channel=c)):.0%} of a standard deviation of {float(size.sel(channel=c)):.2g}"

@@ -25,6 +25,7 @@ def single_factor(
     channels: Sequence[int],
     branch: str = "cond",
     smallest_effect: float = 0.1,
+    massive: xr.DataArray | None = None,
     **bootstrap: Any,
 ) -> xr.Dataset:
     """How far ln mean |h| spreads when only the prompt, or only the seed, is varied, against the steps of the grid.
@@ -39,6 +40,8 @@ def single_factor(
         Branch to look at.
     smallest_effect : float
         In ln units; a standard deviation whose interval lies below it counts as none.
+    massive : xr.DataArray, optional
+        Layers and channels that the verdict is about, bool; default: all blocks.
     **bootstrap
         `confidence`, `resamples`, `seed`; BCa over the units that are varied.
 
@@ -77,33 +80,34 @@ def single_factor(
         result[f"deviation{end}"] = (("layer", "channel"), array, {"long_name": text})
     steps = units.mean(axis=(0, 1)).std(axis=0)
     result["step_deviation"] = (("layer", "channel"), steps, {"long_name": "standard deviation over timesteps"})
-    blocks = np.flatnonzero(found.visits.blocks)
-    high = result["deviation_high"].isel(layer=blocks) if blocks.size else result["deviation_high"]
-    low = result["deviation_low"].isel(layer=blocks) if blocks.size else result["deviation_low"]
-    largest = float(result["deviation"].isel(layer=blocks).max()) if blocks.size else float(result["deviation"].max())
-    against = float(steps[blocks].mean()) if blocks.size else float(steps.mean())
-    verdict = (
-        "undecided"
-        if len(units) < inference.MINIMUM_SAMPLES
-        else "supported"
-        if bool((low > smallest_effect).any())
-        else "not supported"
-        if bool((high < smallest_effect).all())
-        else "undecided"
-    )
+    counted_LC = np.broadcast_to(found.visits.blocks[:, None], steps.shape)
+    if massive is not None and bool(massive.any()):
+        kept = massive.reindex(layer=found.visits.layers, fill_value=False).sel(channel=list(channels))
+        counted_LC = np.asarray(kept.transpose("layer", "channel").values, dtype=bool)
+    if not counted_LC.any():
+        counted_LC = np.ones_like(counted_LC)
+    low, high = spread.low[counted_LC], spread.high[counted_LC]
+    largest, against = float(spread.mean[counted_LC].max()), float(steps[counted_LC].mean())
+    if len(units) < inference.MINIMUM_SAMPLES:
+        verdict = "undecided"
+    elif (low > smallest_effect).any():
+        verdict = "supported"
+    else:
+        verdict = "not supported" if (high < smallest_effect).all() else "undecided"
     said = {
-        "supported": f"the {varied} alone moves these channels",
-        "not supported": f"the {varied} alone does not move these channels",
-        "undecided": f"whether the {varied} alone moves these channels is not known",
+        "supported": f"the {varied} alone moves these channels by more than {smallest_effect:g} in ln units",
+        "not supported": f"the {varied} alone moves these channels by less than {smallest_effect:g} in ln units",
+        "undecided": f"it is not known whether the {varied} alone moves these channels by {smallest_effect:g} in ln units",
     }[verdict]
+    few = f", of at least {inference.MINIMUM_SAMPLES}," if len(units) < inference.MINIMUM_SAMPLES else ""
     result.attrs = {
         **found.visits.attrs("single_factor"),
         "experiment": found.name,
         "varied": varied,
         "n_varied": len(units),
         "verdict": verdict,
-        "verdict_reason": f"Over {len(units)} {varied}s, {said} by more than {smallest_effect:g} in ln units (standard deviation "
-        f"at most {largest:.2g} at any block; over the timesteps of the grid {against:.2g} in the mean).",
+        "verdict_reason": f"Over {len(units)} {varied}s{few} {said} (standard deviation at most {largest:.2g}; over the timesteps "
+        f"of the grid {against:.2g} in the mean).",
     }
     return result
 

@@ -78,13 +78,17 @@ def equivalence(values_RX: NDArray[Any], *, margin: float, alpha: float = 0.05) 
     return Equivalence(mean, mean - width, mean + width, np.asarray(p, dtype=np.float64))
 
 
-def largest_difference(values_RKX: NDArray[Any], *, confidence: float = 0.95) -> Interval:
+def largest_difference(
+    values_RKX: NDArray[Any], *, confidence: float = 0.95, along: NDArray[Any] | None = None
+) -> Interval:
     """Largest difference between any two of K means over replicates, with bounds that know it was searched for.
 
     A range is never negative and grows with noise, so resampling it says nothing honest near 0. Here each of the
     K (K - 1) / 2 differences gets Student's t bounds over replicates. The upper bound of the range is the largest upper
     bound, which needs no correction (the pair that truly differs most is among them: intersection-union, Berger 1982);
-    the lower bound is the largest lower bound, corrected for all pairs in both directions (Bonferroni).
+    the lower bound is the largest lower bound, corrected for all pairs in both directions (Bonferroni). Where labels have
+    positions, half of its error is spent on one contrast named beforehand, the straight line, since a contrast whose
+    positive weights sum to 1 is never larger than the range; the other half on the pairs.
 
     Parameters
     ----------
@@ -92,6 +96,8 @@ def largest_difference(values_RKX: NDArray[Any], *, confidence: float = 0.95) ->
         One value per replicate and label.
     confidence : float
         Coverage of the interval, half of what is left on either side.
+    along : array, shape (K,), optional
+        Positions of the labels.
 
     Returns
     -------
@@ -118,9 +124,15 @@ def largest_difference(values_RKX: NDArray[Any], *, confidence: float = 0.95) ->
         return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
     error_DX = pairs_RDX.std(axis=0, ddof=1) / math.sqrt(n)
     tail = (1.0 - confidence) / 2.0
-    low_DX = size_DX - float(stats.t.isf(tail / (k * (k - 1)), n - 1)) * error_DX
-    high_DX = size_DX + float(stats.t.isf(tail, n - 1)) * error_DX
-    return Interval(mean, np.maximum(low_DX.max(axis=0), 0.0), high_DX.max(axis=0))
+    spent = tail if along is None else tail / 2.0
+    low = (size_DX - float(stats.t.isf(spent / (k * (k - 1)), n - 1)) * error_DX).max(axis=0)
+    if along is not None:
+        weights = np.asarray(along, dtype=np.float64) - np.mean(along)
+        line_RX = np.tensordot(values, weights / np.maximum(weights, 0.0).sum(), axes=(1, 0))
+        width = float(stats.t.isf(spent / 2.0, n - 1)) * line_RX.std(axis=0, ddof=1) / math.sqrt(n)
+        low = np.maximum(low, np.abs(line_RX.mean(axis=0)) - width)
+    high = (size_DX + float(stats.t.isf(tail, n - 1)) * error_DX).max(axis=0)
+    return Interval(mean, np.maximum(low, 0.0), high)
 
 
 def needed_n(

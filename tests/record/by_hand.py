@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from tests.tiny import encode, tiny_pipeline
-from tests.tiny_wan import SIZE, encode_wan, tiny_wan
+from tests.tiny_flux2 import SIZE as tiny_flux2_size
+from tests.tiny_flux2 import encode_flux2, tiny_flux2
+from tests.tiny_wan import SIZE as tiny_wan_size
+from tests.tiny_wan import encode_wan, tiny_wan
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Family:
         The tiny pipeline, and its embeddings.
     options : dict
         Further settings of a recording.
-    stack : str
-        Attribute of the list of blocks.
+    paths : tuple of str
+        Three blocks, in order of execution.
     branches : tuple of tuple of str
         Of every call of a step, in order.
     """
@@ -34,13 +37,22 @@ class Family:
     make: Callable[[], Any]
     encode: Callable[..., Any]
     options: dict[str, Any]
-    stack: str
+    paths: tuple[str, str, str]
     branches: tuple[tuple[str, ...], ...]
 
 
-SD3 = Family("sd3", tiny_pipeline, encode, {}, "transformer_blocks", (("uncond", "cond"),))
-WAN = Family("wan", tiny_wan, encode_wan, SIZE, "blocks", (("cond",), ("uncond",)))
-FAMILIES = (SD3, WAN)
+SD3 = Family(
+    "sd3", tiny_pipeline, encode, {}, tuple(f"transformer_blocks.{i}" for i in range(3)), (("uncond", "cond"),)
+)
+WAN = Family(
+    "wan", tiny_wan, encode_wan, tiny_wan_size, tuple(f"blocks.{i}" for i in range(3)), (("cond",), ("uncond",))
+)
+FLUX2 = Family(
+    "flux2", tiny_flux2, encode_flux2, tiny_flux2_size,
+    ("transformer_blocks.0", "transformer_blocks.1", "single_transformer_blocks.0"), (("cond",),),
+)  # fmt: skip
+FAMILIES = (SD3, WAN, FLUX2)
+TEXT_TOKENS, WIDTH = 5, 32
 
 
 def host(tensor: torch.Tensor) -> np.ndarray:
@@ -76,18 +88,26 @@ def forward(
 ) -> Forward:
     """One plain call under hooks; `edit` changes what the projection gives to a block."""
     seen, edit, handles = Forward({}, {}, {}), edit or {}, []
-    blocks = {f"{family.stack}.{i}": block for i, block in enumerate(getattr(net, family.stack))}
+
+    def image_of(path: str, output: Any) -> torch.Tensor:
+        if path.startswith("single"):
+            return output[:, TEXT_TOKENS:]
+        return output if family is WAN else output[1]
+
+    def edited(path: str, raw: torch.Tensor) -> torch.Tensor:
+        raw = edit[path](raw.clone()) if path in edit else raw
+        seen.raw[path] = raw.clone()
+        return raw
 
     def keep_output(path: str) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:
-            seen.hidden[path] = host(output[1] if family is SD3 else output)
+            seen.hidden[path] = host(image_of(path, output))
 
         return hook
 
     def project(path: str) -> Callable[..., Any]:
         def hook(module: Any, args: Any, raw: torch.Tensor) -> torch.Tensor:
-            raw = edit[path](raw.clone()) if path in edit else raw
-            seen.raw[path] = raw.clone()
+            raw = edited(path, raw)
             seen.modulation[path] = host(raw).reshape(len(raw), 6, -1)
             return raw
 
@@ -95,23 +115,31 @@ def forward(
 
     def enter(path: str) -> Callable[..., Any]:
         def hook(module: Any, args: Any, kwargs: Any) -> Any:
-            if path.endswith(".0"):
-                seen.hidden["input"] = host(kwargs["hidden_states"] if family is SD3 else args[0])
-            if family is SD3:
-                return None
-            h, text, raw, rope = args
-            raw = edit[path](raw.clone()) if path in edit else raw
-            seen.raw[path] = raw.clone()
-            seen.modulation[path] = host(module.scale_shift_table + raw)
-            return (h, text, raw, rope), kwargs
+            if path == family.paths[0]:
+                seen.hidden["input"] = host(args[0] if family is WAN else kwargs["hidden_states"])
+            if family is WAN:
+                h, text, raw, rope = args
+                raw = edited(path, raw)
+                seen.modulation[path] = host(module.scale_shift_table + raw)
+                return (h, text, raw, rope), kwargs
+            if family is FLUX2:
+                name = "temb_mod" if path.startswith("single") else "temb_mod_img"
+                raw = edited(path, kwargs[name])
+                six = np.full((len(raw), 6, WIDTH), np.nan, dtype="float32")
+                parts = host(raw).reshape(len(raw), -1, WIDTH)
+                six[:, : parts.shape[1]] = parts
+                seen.modulation[path] = six
+                return args, {**kwargs, name: raw}
+            return None
 
         return hook
 
-    for path, block in blocks.items():
+    for path in family.paths:
+        block = net.get_submodule(path)
         handles.append(block.register_forward_pre_hook(enter(path), with_kwargs=True))
         handles.append(block.register_forward_hook(keep_output(path)))
         if family is SD3:
-            handles.append(block.norm1.linear.register_forward_hook(project(path)))
+            handles.append(block.get_submodule("norm1.linear").register_forward_hook(project(path)))
     try:
         with torch.no_grad():
             net(**kwargs)
@@ -122,12 +150,14 @@ def forward(
 
 
 def with_terms(family: Family, terms: tuple[int, ...], other: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """An edit that takes these of the six terms from another call's projection."""
+    """An edit that takes these of the terms (the first three, where a block has no more) from another call's projection."""
+    count = 3 if family is FLUX2 and other.shape[-1] == 3 * WIDTH else 6
 
     def edit(raw: torch.Tensor) -> torch.Tensor:
-        mine, theirs = (value.reshape(len(value), 6, -1) for value in (raw, other))
+        mine, theirs = (value.reshape(len(value), count, -1) for value in (raw, other))
         for term in terms:
-            mine[:, term] = theirs[:, term]
+            if term < count:
+                mine[:, term] = theirs[:, term]
         return mine.reshape(raw.shape)
 
     return edit

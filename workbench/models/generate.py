@@ -68,7 +68,7 @@ def call_arguments(
     """
     prompts = [prompt for prompt, _ in samples]
     size = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
-    unit = pixels_a_latent(pipe) * _patch(pipe)
+    unit = pixels_a_token(pipe)
     wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
     if wrong:
         raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
@@ -91,16 +91,13 @@ def call_arguments(
     }
 
 
-def pixels_a_latent(pipe: Any) -> int:
-    """Pixels along one side of a latent."""
-    return int(getattr(pipe, "vae_scale_factor", None) or pipe.vae_scale_factor_spatial)
-
-
-def _patch(pipe: Any) -> int:
-    """Latents along one side of a token."""
+def pixels_a_token(pipe: Any) -> int:
+    """Pixels along one side of a token."""
+    # The processor counts what a pipeline packs together itself; its factor is the VAE's where it packs nothing.
+    processor = getattr(pipe, "image_processor", None) or pipe.video_processor
     own = getattr(pipe, "patch_size", None)
     patch = pipe.transformer.config.patch_size if own is None else own
-    return int(patch if isinstance(patch, int) else patch[-1])
+    return int(processor.config.vae_scale_factor) * int(patch if isinstance(patch, int) else patch[-1])
 
 
 def generate(

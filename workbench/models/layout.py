@@ -120,7 +120,8 @@ class Layout:
     patch_size : str
         Config key of the patch size: one number for height and width, or (frames, height, width).
     latents : str
-        ``"image"``: (B, C, H, W); ``"video"``: (B, C, F, H, W).
+        ``"image"``: (B, C, H, W); ``"video"``: (B, C, F, H, W); ``"packed"``: (B, N, C), with the tokens' places in the
+        argument ``img_ids`` (…, N, 4), columns (time, row, column, …).
     timestep_scale : float
         What the pipeline multiplies the scheduler's timestep by before it hands it over.
     embedding_output : int or None
@@ -156,11 +157,21 @@ class Layout:
         return list(self.blocks(transformer))
 
     def grid(self, transformer: torch.nn.Module, latent_shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Token grid (F, H, W) of latents of shape (B, C, H, W) or (B, C, F, H, W)."""
+        """Token grid (F, H, W) of latents of shape (B, C, H, W) or (B, C, F, H, W); packed ones don't tell."""
+        if self.latents == "packed":
+            raise UnsupportedModelError(f"Family {self.family} packs its latents; their shape does not tell the grid.")
         patch = transformer.config[self.patch_size]  # type: ignore[index]
         frames, height, width = (1, patch, patch) if isinstance(patch, int) else patch
         depth = latent_shape[-3] // frames if self.latents == "video" else 1
         return depth, latent_shape[-2] // height, latent_shape[-1] // width
+
+    def grid_of_call(self, transformer: torch.nn.Module, kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Token grid (F, H, W) of a call with these arguments."""
+        if self.latents != "packed":
+            return self.grid(transformer, tuple(kwargs[self.hidden_argument].shape))
+        places = kwargs["img_ids"]
+        height, width = (int(places[..., axis].max()) + 1 for axis in (1, 2))
+        return 1, height, width
 
 
 _SIX = ("shift_msa", "scale_msa", "gate_msa", "shift_mlp", "scale_mlp", "gate_mlp")
@@ -190,6 +201,28 @@ FAMILIES: tuple[Layout, ...] = (
         guidance=Guidance(batched=False, rows=("cond", "uncond"), linear=True),
         patch_size="patch_size",
         latents="video",
+    ),
+    Layout(
+        family="flux2",
+        transformer="diffusers.models.transformers.transformer_flux2.Flux2Transformer2DModel",
+        stacks=(
+            Stack("transformer_blocks", hidden_output=1),
+            Stack(
+                "single_transformer_blocks",
+                hidden_output=None,
+                image="last",
+                # One shift, scale and gate, of attention and feed-forward together (and of the text tokens as well).
+                modulation=Modulation("shared", "single_stream_modulation", _SIX[:3], argument="temb_mod"),
+            ),
+        ),
+        hidden_argument="hidden_states",
+        embedding_module="time_guidance_embed",
+        modulation=Modulation("shared", "double_stream_modulation_img", _SIX, argument="temb_mod_img"),
+        # Flux2Pipeline: one call, the guidance scale goes in as an embedding. Flux2KleinPipeline: two calls.
+        guidance=Guidance(batched=False, rows=("cond", "uncond"), linear=True),
+        patch_size="patch_size",
+        latents="packed",
+        timestep_scale=0.001,
     ),
 )
 

@@ -102,9 +102,9 @@ def _of_experiment(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np
 
 def name_of(model: Any, pipe: Any) -> str:
     """What people call the model: its embedded name or hub id, the folder's name, or the pipeline's class."""
-    if model is pipe:
-        return type(pipe).__name__
-    return Path(model).name if Path(model).is_dir() else str(model)
+    # A pipeline knows where it was loaded from; one that was put together in memory does not.
+    source = (getattr(pipe, "name_or_path", None) or type(pipe).__name__) if model is pipe else model
+    return Path(source).name if Path(source).is_dir() else str(source)
 
 
 def attributes_of(name: str, layout: Layout, shape: Shape, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,16 @@ def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor
     return raw[:, : terms * channels].unflatten(-1, (terms, channels))
 
 
+def in_terms(modulation: torch.Tensor, terms: tuple[str, ...], all_terms: tuple[str, ...]) -> torch.Tensor:
+    """Bring (B, M, C) of a block with fewer terms into the layout's; what it has not is NaN."""
+    if terms == all_terms:
+        return modulation
+    rows, _, channels = modulation.shape
+    full = modulation.new_full((rows, len(all_terms), channels), float("nan"))
+    full[:, [all_terms.index(term) for term in terms]] = modulation
+    return full
+
+
 def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, what: str, channels: int) -> torch.Tensor:
     """A projection's output with some parts taken from another.
 

@@ -12,7 +12,7 @@ from workbench.record.probe import Shape
 from workbench.record.reduce import RANKS
 from workbench.record.settings import Settings
 from workbench.store.create import chunk_shapes
-from workbench.store.schema import BY_NAME, VIDEO_DIMS, stored
+from workbench.store.schema import BY_NAME, dims_of, stored
 
 #: Timesteps of one sample are written together up to this many bytes: few files for small models, and flat memory.
 BLOCK_BYTES = 4 << 20
@@ -102,19 +102,16 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, ...] | None) -
         "sample": len(settings.samples), "branch": len(branches), "layer": len(layers), "timestep": len(steps),
         "token": shape.tokens, "channel": shape.channels, "rank": min(RANKS, shape.channels),
         "modulation_term": len(shape.terms), "embedding": shape.embedding,
-        "latent_channel": shape.latent[0], "latent_y": shape.latent[-2], "latent_x": shape.latent[-1], "rgb": 3,
+        "rgb": 3,
     }  # fmt: skip
-    video = len(shape.latent) == 4
-    if video:
-        sizes["latent_frame"] = shape.latent[1]
-    if image:
-        sizes |= dict(zip(("x", "y", "video_frame"), reversed(image), strict=False))
+    latent_dims = dims_of("latent_initial", 1 + len(shape.latent))
+    image_dims = dims_of("image", 2 + len(image)) if image else ()
+    sizes |= dict(zip(latent_dims[1:], shape.latent, strict=True))
+    sizes |= dict(zip(image_dims[1:-1], image or (), strict=True))
+    dims = {name: variable.dims for name, variable in BY_NAME.items()}
+    dims |= {"latent_initial": latent_dims, "latent_final": latent_dims, "image": image_dims}
     skipped = ({"hidden"} if settings.tier == "stats" else set()) | (set() if image else {"image"})
-    variables = {
-        name: tuple(sizes[dim] for dim in (VIDEO_DIMS.get(name, variable.dims) if video else variable.dims))
-        for name, variable in BY_NAME.items()
-        if name not in skipped
-    }
+    variables = {name: tuple(sizes[dim] for dim in dims[name]) for name in BY_NAME if name not in skipped}
     per_step = {
         name: prod(variables[name]) // (sizes["sample"] * sizes["timestep"]) * itemsize(name, shape.dtype)
         for name in variables

@@ -50,7 +50,7 @@ class Shape:
     dtype : str
         Of the hidden states.
     latent : tuple of int
-        (C, H, W) or (C, F, H, W) of one sample.
+        (C, H, W), (C, F, H, W) or (N, C) of one sample.
     timesteps, sigmas : arrays (T,)
         float64, of every call.
     seconds : float
@@ -95,7 +95,7 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
     def on_call(kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
         latents = kwargs[layout.hidden_argument]
         shape.latent = tuple(latents.shape[1:])
-        shape.grid = layout.grid(pipe.transformer.net, tuple(latents.shape))
+        shape.grid = layout.grid_of_call(pipe.transformer.net, kwargs)
         shape.embedding = temb.shape[-1]
         shape.branches = branches_of(layout, len(latents), len(batch))
 

@@ -12,7 +12,7 @@ import zarr
 
 from workbench.errors import RecordingError
 from workbench.models import Encode, call_arguments, generate, is_steered, layout_for, load_pipeline
-from workbench.models.generate import pixels_a_latent
+from workbench.models.generate import pixels_a_token
 from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.cells import resolve_mediate
@@ -229,7 +229,7 @@ def _image_size(pipe: Any, shape: Shape) -> tuple[int, ...] | None:
     """(height, width) of the decoded images, (frames, height, width) of videos; None where nothing is decoded."""
     if getattr(pipe, "vae", None) is None:
         return None
-    height, width = (length * pixels_a_latent(pipe) for length in shape.latent[-2:])
+    height, width = (length * pixels_a_token(pipe) for length in shape.grid[1:])
     if len(shape.latent) < 4:
         return height, width
     return (shape.latent[1] - 1) * pipe.vae_scale_factor_temporal + 1, height, width

@@ -17,7 +17,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 
 from workbench.errors import RecordingError
 from workbench.models.layout import Layout, Stack
-from workbench.record.exchange import Exchange, exchanged, modulation_of
+from workbench.record.exchange import Exchange, exchanged, in_terms, modulation_of
 from workbench.record.standin import StandIn, in_place_of_transformer
 
 #: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None).
@@ -88,6 +88,7 @@ class TracedTransformer(StandIn):
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         embedding, blocks = self.traced.get(self.layout.embedding_module), self.blocks
+        terms = self.layout.modulation.terms
         with self.traced.trace(*args, **kwargs) as tracer:
             temb = embedding.output
             if self.layout.embedding_output is not None:
@@ -95,7 +96,7 @@ class TracedTransformer(StandIn):
             self.on_call(kwargs, temb, self.context)
             h = blocks[0].entering()
             self.on_state("input", h, None)
-            channels = h.shape[-1]
+            tokens, channels = h.shape[1:]
             for block in blocks:
                 raw = block.conditioning()
                 if block.path in self.keep:
@@ -104,7 +105,7 @@ class TracedTransformer(StandIn):
                     raw = exchanged(block.modulation, raw, self.exchange.raw, self.exchange.what, channels)
                     block.set_conditioning(raw)
                 modulation = modulation_of(block.modulation, raw, block.table, channels)
-                self.on_state(block.path, block.leaving(), modulation)
+                self.on_state(block.path, block.leaving(tokens), in_terms(modulation, block.modulation.terms, terms))
             self.on_done()
             result = tracer.result.save()
         return result  # noqa: RET504 (inside the block nothing is returned: the block is nnsight's)
@@ -145,9 +146,10 @@ class _Block:
         else:
             self.envoy.inputs = (*args[:position], raw, *args[position + 1 :]), kwargs
 
-    def leaving(self) -> torch.Tensor:
+    def leaving(self, tokens: int) -> torch.Tensor:
         output = self.envoy.output
-        return output if self.stack.hidden_output is None else output[self.stack.hidden_output]
+        h = output if self.stack.hidden_output is None else output[self.stack.hidden_output]
+        return h[:, -tokens:] if self.stack.image == "last" else h
 
 
 def _argument(inputs: tuple[tuple[Any, ...], dict[str, Any]], name: str, position: int) -> torch.Tensor:

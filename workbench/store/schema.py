@@ -106,12 +106,11 @@ EXPERIMENT_COORDINATES: dict[str, tuple[str, str]] = {
     "latent_seed": ("sample", "int64"),
 }
 
-#: Dimensions of the variables that are other for a video.
-VIDEO_DIMS: dict[str, tuple[str, ...]] = {
-    "latent_initial": ("sample", "latent_channel", "latent_frame", "latent_y", "latent_x"),
-    "latent_final": ("sample", "latent_channel", "latent_frame", "latent_y", "latent_x"),
-    "image": ("sample", "video_frame", "y", "x", "rgb"),
-}
+#: Other dimensions that a variable may have: for a video, and where a latent is a row a token.
+OTHER_DIMS: dict[str, tuple[tuple[str, ...], ...]] = dict.fromkeys(
+    ("latent_initial", "latent_final"),
+    (("sample", "latent_channel", "latent_frame", "latent_y", "latent_x"), ("sample", "token", "latent_channel")),
+) | {"image": (("sample", "video_frame", "y", "x", "rgb"),)}
 
 #: Root attributes that every recording has.
 ATTRIBUTES = (
@@ -141,9 +140,8 @@ def coordinates_of(attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def dims_of(name: str, rank: int) -> tuple[str, ...]:
-    """Dimensions of a variable of so many dimensions: latents and images of a video have one more."""
-    video = VIDEO_DIMS.get(name, ())
-    return video if len(video) == rank else BY_NAME[name].dims
+    """Dimensions of a variable with so many of them: latents and images of a video have one more."""
+    return next((dims for dims in OTHER_DIMS.get(name, ()) if len(dims) == rank), BY_NAME[name].dims)
 
 
 def stored(name: str, hidden_dtype: str) -> tuple[float, str]:

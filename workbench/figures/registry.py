@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     ----------
     module : str
         Full name of the module.
-    needs : {"recording", "locate", "modulation"}
+    needs : {"recording", "locate", "modulation", "causal", "disruption", "sweep", "baselines"}
         What to pass as first argument: the recording, or what that analysis returned.
     options : tuple of (str, str)
         Options to draw it with by default.
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     """
 
     module: str
-    needs: Literal["recording", "locate", "modulation"]
+    needs: Literal["recording", "locate", "modulation", "causal", "disruption", "sweep", "baselines"]
     title: str
     options: tuple[tuple[str, str], ...] = ()
 
@@ -45,6 +45,14 @@ FIGURES: dict[str, Entry] = {
     "criteria": Entry(f"{_HERE}.criteria", "locate", "What each criterion calls massive"),
     "trajectory": Entry(f"{_HERE}.trajectory", "modulation", "Magnitude along the trajectory"),
     "gate": Entry(f"{_HERE}.gate", "modulation", "AdaLN gate of the writing block against magnitude"),
+    "causal_surface": Entry(f"{_HERE}.causal_surface", "causal", "Magnitude over latent and embedding"),
+    "variance_shares": Entry(f"{_HERE}.variance_shares", "causal", "What the variance is made of"),
+    "mediation": Entry(f"{_HERE}.mediation", "causal", "What goes with gate, shift and scale of one block"),
+    "disruption": Entry(
+        f"{_HERE}.disruption", "disruption", "What is lost without the massive channels, and with controls"
+    ),
+    "sweep": Entry(f"{_HERE}.sweep", "sweep", "Detail Guidance by layer and weight, and what it keeps of the content"),
+    "baselines": Entry(f"{_HERE}.baselines", "baselines", "Detail Guidance among other guidances"),
 }
 
 
@@ -67,6 +75,8 @@ def missing(name: str, evidence: xr.Dataset) -> str:
         return "the recording holds no images"
     if name == "gate" and "spike" not in evidence:
         return "the recording holds no AdaLN terms"
+    if name == "mediation" and "mediated" not in evidence:
+        return "the experiment holds no mediation cells"
     return ""
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from workbench.analysis.disruption import FORMAT, MEASURED, open_measured
 from workbench.analysis.locate import locate, located_channels
 from workbench.analysis.matching import entering, mean_square
 from workbench.analysis.visits import TEXT, Visits
@@ -36,8 +37,7 @@ WHOLE = "whole"
 THIRDS: dict[str, tuple[float, float]] = {"early": (2 / 3, 1.0), "middle": (1 / 3, 2 / 3), "late": (0.0, 1 / 3)}
 """Windows (low, high) in sigma; a step belongs to one with low < sigma <= high."""
 
-IMAGES, MEASURED = "images", "measured.zarr"
-FORMAT = "dit-workbench/disruption"
+IMAGES = "images"
 
 
 class Plan(NamedTuple):
@@ -302,25 +302,6 @@ def save_measured(result: xr.Dataset, path: str | Path) -> Path:
     finally:
         shutil.rmtree(around, ignore_errors=True)
     return path
-
-
-def open_measured(path: str | Path) -> xr.Dataset:
-    """Open what `disrupt` measured: its folder, or the Zarr group in it.
-
-    Raises
-    ------
-    WorkbenchError
-        If it is not there, or is something else.
-    """
-    path = Path(path)
-    group = path / MEASURED if (path / MEASURED).exists() else path
-    try:
-        found = xr.open_zarr(str(group), consolidated=False).load()
-    except Exception as error:  # whatever a foreign or damaged folder makes zarr raise
-        raise WorkbenchError(f"{path} holds no measured disruption ({error}). Run `disrupt` with this out=.") from error
-    if found.attrs.get("format") != FORMAT:
-        raise WorkbenchError(f"{path} has format {found.attrs.get('format')!r}, and a disruption has {FORMAT!r}.")
-    return found
 
 
 class _States:

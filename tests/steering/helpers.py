@@ -56,18 +56,20 @@ def plain_detail_guidance(
     steps: int,
     guidance_scale: float,
     is_open: Any = lambda sigma, step: True,
+    weight: Any = None,
+    edit: Any = None,
 ) -> torch.Tensor:
     """D = D_u + s (D_c − D_u) + w (D_c − D_m), three separate passes a step, own loop, torch's own pre-hook.
 
     Shares no code with the package: the mask multiplies, the branches are never batched, Euler's step is written out.
+    `weight` (of sigma) and `edit` (of a state and sigma) stand for a spec with schedules and other actions.
     """
     transformer = pipe.transformer
     cond, uncond, pooled, pooled_uncond = pipe.encode_prompt(prompt=prompts, prompt_2=None, prompt_3=None)
     keep = torch.ones(transformer.inner_dim)
     keep[list(spec.channels)] = 0.0
-
-    def masked(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] * keep}
+    edit = edit or (lambda h, sigma: h * keep)
+    weight = weight or (lambda sigma: spec.weight)
 
     shift, n = pipe.scheduler.config.shift, pipe.scheduler.config.num_train_timesteps
     # FlowMatchEulerDiscreteScheduler shifts its whole table once, takes equal steps between the table's ends and shifts
@@ -91,9 +93,13 @@ def plain_detail_guidance(
             d_u = predict(uncond, pooled_uncond)
             d = d_u + guidance_scale * (d_c - d_u)
         if is_open(float(sigmas[i]), i):
+
+            def masked(module: Any, args: Any, kwargs: dict[str, Any], sigma: float = float(sigmas[i])) -> Any:
+                return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"], sigma)}
+
             handle = transformer.get_submodule(spec.layer).register_forward_pre_hook(masked, with_kwargs=True)
             d_m = predict(cond, pooled)
             handle.remove()
-            d = d + spec.weight * (d_c - d_m)
+            d = d + weight(float(sigmas[i])) * (d_c - d_m)
         x = x + float(sigmas[i + 1] - sigmas[i]) * d
     return x

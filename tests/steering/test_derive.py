@@ -176,6 +176,18 @@ def test_what_is_given_is_taken_and_said(recording) -> None:
     assert [row["massive_here"] for row in spec.evidence.channels] == [False, True]
 
 
+def test_other_actions_and_schedules_are_given(recording) -> None:
+    ramp = {"knots": [[0.0, 0.0], [1.0, 2.0]]}
+    spec = derive_dg(recording, action="scale", retention=np.float32(0.5), weight=ramp)
+    assert (spec.action, spec.retention, spec.weight_at(0.25)) == ("scale", 0.5, 0.5)
+    provenance = spec.evidence.provenance
+    assert [provenance[key] for key in ("action", "retention", "weight", "layer")] == ["given"] * 3 + ["measured"]
+    mean = derive_dg(recording, action="mean")
+    assert (mean.retention, mean.channels, mean.layer) == (None, spec.channels, spec.layer)
+    with pytest.raises(SpecError, match="`scale` needs a retention"):
+        derive_dg(recording, action="scale")
+
+
 def test_nothing_massive_nothing_derived(silent) -> None:
     with pytest.raises(SpecError, match=r"not derived: the criterion 'workbench' finds no massive activation in 5 sam"):
         derive_dg(silent)

@@ -147,6 +147,39 @@ def test_transformer_called_without_its_pipeline(pipe, spec) -> None:
         pipe.transformer(x, text, pooled, torch.full((2,), 500.0))
 
 
+def test_transformer_called_directly_after_its_pipeline(pipe, spec) -> None:
+    """The pipeline keeps its guidance scale after a call; these rows would be taken for uncond | cond."""
+    x, text, pooled = torch.zeros(2, 4, 8, 8), torch.zeros(2, 6, 32), torch.zeros(2, 32)
+    with apply(spec, pipe):
+        pipe("red apple", num_inference_steps=1, guidance_scale=4.0, output_type="latent", height=16, width=16)
+        with pytest.raises(UnsupportedModelError, match="not by its pipeline"):
+            pipe.transformer(x, text, pooled, torch.full((2,), 500.0))
+
+
+def test_transformer_called_by_another_pipeline(pipe, spec) -> None:
+    """Two pipelines can share a transformer; each has a guidance scale of its own."""
+    from tests.planted import planted_pipeline
+
+    other = planted_pipeline("constant")
+    other.register_modules(transformer=pipe.transformer)
+    arguments = {"num_inference_steps": 1, "guidance_scale": 4.0, "output_type": "latent", "height": 16, "width": 16}
+    with apply(spec, pipe):
+        pipe("red apple", **arguments)
+        with pytest.raises(UnsupportedModelError, match="not by its pipeline"):
+            other("red apple", **arguments)
+
+
+def test_pipeline_of_a_derived_class_may_call_on(pipe, spec) -> None:
+    class StableDiffusion3Pipeline(type(pipe)):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    pipe.__class__ = StableDiffusion3Pipeline
+    with apply(spec, pipe) as attached:
+        pipe("red apple", num_inference_steps=1, guidance_scale=4.0, output_type="latent", height=16, width=16)
+    assert attached.degraded_passes == 1
+
+
 def test_schedulers_without_noise_levels_between_0_and_1() -> None:
     from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 

@@ -23,7 +23,8 @@ from workbench.figures import registry, style
 
 PLANTED = {5: 14.0, 30: -9.0}
 FAST = {"resamples": 100}
-NAMES = list(registry.FIGURES)
+#: Figures of a recording and its analyses; those of experiments on images have test files of their own.
+NAMES = [name for name, entry in registry.FIGURES.items() if entry.needs in ("recording", "locate", "modulation")]
 
 
 def with_images(recording: xr.Dataset) -> xr.Dataset:

@@ -134,8 +134,8 @@ def _plane(axes: Axes, part: pd.DataFrame, palette: dict, shapes: dict, margin: 
     axes.set_xlim(low - pad, 1 + pad)
     axes.set_xlabel("content kept (low-pass similarity)")
     axes.annotate(
-        f"kept: above {margin:g}", (margin, 1), (2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-        fontsize=6, color="0.4", va="top",
+        f"kept: above {margin:g}", (margin, 0), (2, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+        fontsize=6, color="0.4", va="bottom",
     )  # fmt: skip
     axes.grid(axis="y")
 

@@ -1,5 +1,7 @@
 """Each measure against a case whose value is known without it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -279,3 +281,10 @@ def test_the_table_covers_every_measure_with_a_known_kind() -> None:
     assert set(m.KINDS.values()) == {"detail", "content", "distance", "other"}
     assert [m.KINDS[f"band_power_{k}"] for k in range(5)] == ["other"] * 3 + ["detail"] * 2
     assert len({row.label for row in m.TABLE.values()}) == len(m.TABLE)
+
+
+def test_the_page_of_measures_is_the_one_its_script_writes() -> None:
+    from benchmarks import measures as script
+
+    numbers = json.loads(script.NUMBERS.read_text(encoding="utf-8"))
+    assert script.page(numbers) == script.PAGE.read_text(encoding="utf-8")

@@ -202,3 +202,28 @@ def test_temperature_and_calibration_find_what_was_planted() -> None:
     assert calibration(3 * logits, labels)["ece"] > 0.1
     found = verdicts(logits, logits.argmax(1))
     assert (found["n"], found["recognised"], found["among_five"]) == (20000, 1.0, 1.0)
+
+
+@pytest.mark.slow
+def test_the_command_trains_measures_and_writes_the_card(tiny_run, tmp_path, monkeypatch) -> None:
+    from workbench.models.mini import grid, judge_card, judge_measure
+    from workbench.models.mini.__main__ import main
+
+    captions = json.loads((tiny_run / "captions.json").read_text())["captions"]
+    names = tiny_run / "npm" / "package" / "data-by-emoji.json"
+    names.parent.mkdir(parents=True)
+    names.write_text(json.dumps({c: {"name": c, "group": "ab"[len(c) % 2]} for c in captions}))
+    (tiny_run / "e3d" / "package").mkdir(parents=True)
+    monkeypatch.setattr(judge_card, "STUDY", 5)
+    monkeypatch.setattr(grid, "SAMPLING_STEPS", 1)
+    for name, value in {"OTHER_PROMPTS": 2, "CURVE_PICTURES": 3, "HELD_OUT_BATCHES": 1}.items():
+        monkeypatch.setattr(judge_measure, name, value)
+    command = ["--work", str(tiny_run), "judge", "--steps", "2", "--batch", "8", "--target", str(tmp_path / "out")]
+    main(command)
+    card = (tmp_path / "out" / "README.md").read_text()
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert f"{100 * numbers['held_out']['recognised']:.1f} %" in card
+    assert numbers["generated"]["plain_others"]["n"] == 2
+    (tmp_path / "out" / "README.md").unlink()
+    main([*command, "--text-only"])
+    assert (tmp_path / "out" / "README.md").read_text() == card

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import data
 from .judge import CONFIG, WEIGHTS
-from .judge_measure import BINS, caption_groups, measure, spread_prompts
+from .judge_measure import BINS, STUDY, caption_groups, measure, spread_prompts
 
 PROMPTS = "study-prompts.txt"
 FRONT = """---
@@ -40,7 +40,7 @@ def finish_judge(target: Path, work: Path, trained: Path | None, text_only: bool
 def write_prompts(target: Path, work: Path) -> None:
     """Write the study prompts: a seeded random choice, made without looking at any picture."""
     _, captions, _ = data.build(work)
-    chosen = spread_prompts(captions, caption_groups(work, captions))
+    chosen = spread_prompts(captions, caption_groups(work, captions), STUDY)
     head = f"# {len(chosen)} of {len(captions)} captions, drawn at random (seed 0), each Unicode group by its share.\n"
     (target / PROMPTS).write_text(head + "\n".join(chosen) + "\n", encoding="utf-8")
 

@@ -108,7 +108,7 @@ def forward(
     def project(path: str) -> Callable[..., Any]:
         def hook(module: Any, args: Any, raw: torch.Tensor) -> torch.Tensor:
             raw = edited(path, raw)
-            seen.modulation[path] = host(raw).reshape(len(raw), 6, -1)
+            seen.modulation[path] = host(raw).reshape(len(raw), -1, WIDTH)[:, :6]
             return raw
 
         return hook
@@ -150,8 +150,8 @@ def forward(
 
 
 def with_terms(family: Family, terms: tuple[int, ...], other: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """An edit that takes these of the terms (the first three, where a block has no more) from another call's projection."""
-    count = 3 if family is FLUX2 and other.shape[-1] == 3 * WIDTH else 6
+    """An edit that takes these of the terms (as far as the block has them) from another call's projection."""
+    count = 6 if family is WAN else other.shape[-1] // WIDTH
 
     def edit(raw: torch.Tensor) -> torch.Tensor:
         mine, theirs = (value.reshape(len(value), count, -1) for value in (raw, other))

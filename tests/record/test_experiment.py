@@ -159,6 +159,26 @@ def test_mediation_is_a_plain_forward_with_these_terms_put_in_by_a_hook(made: Ma
         assert not np.array_equal(mine.hidden.sel(layer=block), diagonal.hidden.sel(layer=block))
 
 
+def test_a_second_attentions_terms_go_with_the_others(tmp_path: Path) -> None:
+    """A block of Stable Diffusion 3.5 has nine terms, of which six are recorded and nine are exchanged."""
+    nine = {"gate": (2, 5, 8), "shift_scale": (0, 1, 3, 4, 6, 7), "modulation": tuple(range(9))}
+    pipe = tiny_pipeline(dual_attention_layers=(0,))
+    options = {"prompts": ["dog"], "seeds": [0], "grid": 2, "mediate": [0], "batch_size": 1}
+    recording = workbench.open(experiment(SD3, pipe, tmp_path / "s.zarr", **options)).load()
+    settings = make_settings(["dog"], [0], steps=STEPS, guidance_scale=3.0)
+    calls, _ = calls_of(pipe, call_arguments(pipe, settings.samples, **settings.call, encode=encode))
+    block = SD3.paths[0]
+    for at, step, other, what, _ in cells(recording, *nine):
+        theirs = forward(SD3, pipe.transformer, calls[other]).raw[block]
+        assert theirs.shape[-1] == 9 * 32
+        truth = forward(SD3, pipe.transformer, calls[step], {block: with_terms(SD3, nine[what], theirs)})
+        for layer, h in truth.hidden.items():
+            assert np.array_equal(recording.hidden.isel(timestep=at, sample=0).sel(layer=layer), h)
+        assert np.array_equal(
+            recording.modulation.isel(timestep=at, sample=0).sel(layer=block), truth.modulation[block]
+        )
+
+
 def test_the_modulation_of_t_is_that_of_the_exchanged_embedding(made: Made) -> None:
     """Exchanging all terms in one block, or the embedding, gives that block the same six terms."""
     embedding = {(step, other): at for at, step, other, *_ in cells(made.swap, "embedding")}

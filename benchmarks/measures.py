@@ -149,8 +149,8 @@ Written by `python -m benchmarks.measures` from `workbench.sampling.measures.TAB
 from workbench.sampling.measures import KINDS, TABLE, image_measures, omitted
 from workbench.sampling.semantic import load_clip, load_judge, load_reference, study_prompts
 
-numbers = image_measures(images, prompts, plain_SYX3=undisturbed, judge=load_judge("mini-image"),
-                         reference=load_reference("mini-image"), clip=load_clip())
+judge, reference = load_judge("mini-image"), load_reference("mini-image")
+numbers = image_measures(images, prompts, plain_SYX3=plain, judge=judge, reference=reference, clip=load_clip())
 ```
 
 One array a measure, NaN where a sample can't have it (a prompt that is no class of the judge, values that are not finite,

@@ -134,7 +134,8 @@ and nothing else.
 from workbench.sampling.semantic import load_judge
 
 judge = load_judge("mini-image")
-log_odds, recognised = judge.judge(images, prompts)   # NaN for prompts that are no caption; judge.unknown(prompts) names them
+log_odds, recognised = judge.judge(images, prompts)
+judge.unknown(prompts)  # names the prompts that are no caption; they get NaN
 ```
 
 `semantic` is ln p − ln(1 − p) of the prompt's own class, `recognised` is 1 where that class is the most probable.

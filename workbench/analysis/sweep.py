@@ -39,6 +39,8 @@ DISTANCE = "spectral_distance"
 FALLBACK = "edge_energy"
 
 NONE = "none"
+CONTROL = "control"
+"""Role of a condition that is shown and never chosen: other channels than the massive ones."""
 
 
 class Setting(NamedTuple):
@@ -97,7 +99,8 @@ def sweep(
     if "mode" not in measured.coords:
         raise AnalysisError("the table has no `mode`; pass what `workbench.sampling.sweep.sweep` returned.")
     result = effects(measured, confidence=confidence, resamples=resamples, seed=seed)
-    steered = np.flatnonzero(baselines(measured) != np.arange(len(names)))
+    role = measured["role"].values if "role" in measured.coords else np.full(len(names), "")
+    steered = np.flatnonzero((baselines(measured) != np.arange(len(names))) & (role != CONTROL))
     if not len(steered):
         raise AnalysisError("the sweep holds no setting besides the baselines; give at least one with over=….")
     there = [str(m) for m in measured["measure"].values]

@@ -67,7 +67,8 @@ def sweep(
     over : mapping
         Key of the spec → values. ``layer``: paths, or block numbers, or ``"auto"`` (a quarter, half, three quarters of
         the depth, and the spec's own). ``weight``: numbers. ``channels``: lists of channels, ``"massive"`` (the spec's), ``"top1"``, ``"top2"``
-        … (its strongest, by the evidence), ``"matched"`` (random ordinary channels that hold as much; needs `recording`).
+        … (its strongest, by the evidence), ``"matched"`` (random ordinary channels that hold as much, a control
+        that is never chosen; needs `recording`).
         ``window``: `WINDOWS` by name, (low, high) in σ, or as in a spec. Other keys of the spec as they stand there.
     prompts : sequence of str, optional
         Default: the study prompts that the model ships with.
@@ -113,12 +114,18 @@ def sweep(
         pipe, chosen, prompts=texts, seeds=seeds, steps=steps, out=out, batch_size=batch_size, limit_s=limit_s, yes=yes, **size
     )  # fmt: skip
     table = measured(run, model_name=name, baseline=baselines_of(chosen), judge=judge, reference=reference)
+    table = table.assign_coords(spec=("condition", [_spec_text(c) for c in chosen]))
     table.attrs["spec"] = json.dumps(settings_of(base) | {"content_hash": base.content_hash}, sort_keys=True)
     table.attrs["over"] = json.dumps(
         {key: _listed(values) for key, values in over.items()}, sort_keys=True, default=str
     )
     save_measured(table, out)
     return table
+
+
+def _spec_text(condition: Condition) -> str:
+    """What a condition's spec does, as JSON; empty for a baseline."""
+    return json.dumps(condition.identity["spec"], sort_keys=True) if "spec" in condition.identity else ""
 
 
 def study(name: str | None) -> tuple[str, ...]:
@@ -156,8 +163,9 @@ def sweep_conditions(
     names = {condition.name for condition in conditions}
     for labels, changed in combinations(spec, pipe, over, recording):
         check(changed, pipe, strict=strict)
+        role = "control" if labels.get("channels") == "matched" else "dg"
         for mode in wanted:
-            condition = steered(changed, mode, labels, guidance_scale, strict=strict)
+            condition = steered(changed, mode, labels, guidance_scale, strict=strict, role=role)
             if condition.name not in names:
                 names.add(condition.name)
                 conditions.append(condition)

@@ -26,6 +26,7 @@ from workbench.steering.choose import (
     middle,
     pick,
 )
+from workbench.steering.evidence import swept
 from workbench.steering.parts import RetentionSchedule, WeightSchedule, Window
 from workbench.steering.spec import DetailGuidanceSpec
 
@@ -49,6 +50,8 @@ def derive_dg(
     retention: float | RetentionSchedule | Mapping[str, Any] | None = None,
     weight: float | WeightSchedule | Mapping[str, Any] | Auto = "auto",
     window: Window | Mapping[str, Any] | Auto = "auto",
+    sweep: xr.Dataset | str | Path | None = None,
+    mode: str | None = None,
     **parameters: Any,
 ) -> DetailGuidanceSpec:
     """Derive a Detail Guidance spec (paper A) from a recording.
@@ -75,6 +78,11 @@ def derive_dg(
         w: a number, or ``{"knots": [[sigma, w], …]}``.
     window : Window or mapping
         ``{"unit": "sigma" | "step_fraction", "low": …, "high": …}``.
+    sweep : xr.Dataset or path, optional
+        What `workbench.sweep` returned, or its folder: the best setting by measurement is taken, and the evidence written
+        into the spec. Where none is better than no Detail Guidance, that is what the evidence says of the defaults.
+    mode : str, optional
+        Mode of the sweep that decides, ``dg`` or ``cfg+dg``; default: with CFG, if that was swept.
     **parameters
         Parameters of the criterion.
 
@@ -93,6 +101,19 @@ def derive_dg(
         If the recording can't be analysed.
     """
     model = _model(recording)
+    best = None
+    if sweep is not None:
+        asked = {"layer": layer, "channels": channels, "weight": weight, "window": window}
+        given: dict[str, Any] = {
+            key: value for key, value in asked.items() if not (isinstance(value, str) and value == "auto")
+        }
+        given |= {"action": action} if action != "zero" else {}
+        given |= {"retention": retention} if retention is not None else {}
+        best = swept(sweep, model=model, given=given, mode=mode)
+    chosen_by_sweep = best.settings if best else {}
+    layer, channels = chosen_by_sweep.get("layer", layer), chosen_by_sweep.get("channels", channels)
+    action, retention = chosen_by_sweep.get("action", action), chosen_by_sweep.get("retention", retention)
+    weight, window = chosen_by_sweep.get("weight", weight), chosen_by_sweep.get("window", window)
     found = locate(recording, criterion=criterion, branch="cond", **parameters)
     located = located_channels(found)
     candidates = candidates_of(found)
@@ -138,6 +159,7 @@ def derive_dg(
                 "channels": analysed if channels == "auto" else "given",
                 "weight": "default" if weight == "auto" else "given",
                 "window": "default" if window == "auto" else "given",
+                **(best.provenance if best else {}),
             },
             "notes": {
                 "located_channels": located,
@@ -147,6 +169,7 @@ def derive_dg(
                 "blocks_recorded": len(candidates),
                 "blocks_in_model": depth,
                 **({} if decided or "auto" not in (layer, channels) else {"warning": _warning(found)}),
+                **({"sweep": best.notes} if best else {}),
             },
         },
         created_by=_versions(),

@@ -34,10 +34,14 @@ json_values = st.recursive(
 def specs(draw: Any) -> DetailGuidanceSpec:
     low, high = sorted((draw(unit), draw(unit)))
     base = fields()
+    action = draw(st.sampled_from(["zero", "scale", "mean"]))
+    ramp = {"knots": [[0.25, draw(unit)], [0.75, draw(unit)]]}
     return DetailGuidanceSpec.create(
         **fields(
             channels=sorted(draw(st.sets(st.integers(0, 10_000), min_size=1, max_size=8))),
-            weight=draw(st.floats(-100, 100)),
+            action=action,
+            retention=draw(st.sampled_from([0.5, ramp])) if action == "scale" else None,
+            weight=draw(st.floats(-100, 100) | st.just(ramp)),
             layer=draw(st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,9}(\.[A-Za-z0-9_]{1,5}){0,3}\Z")),
             window={"unit": draw(st.sampled_from(["sigma", "step_fraction"])), "low": low, "high": high},
             evidence={
@@ -301,6 +305,8 @@ def test_every_key_is_explained_in_docs() -> None:
         *DetailGuidanceSpec.model_fields,
         *parts.ModelRef.model_fields,
         *parts.Window.model_fields,
+        *parts.WeightSchedule.model_fields,
+        *parts.RetentionSchedule.model_fields,
         *parts.Recommended.model_fields,
         *parts.Evidence.model_fields,
     }

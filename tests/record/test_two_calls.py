@@ -154,6 +154,32 @@ def test_two_experts_and_timesteps_per_token_are_refused_by_name() -> None:
         layout_for(WanPipeline(**parts, expand_timesteps=True))
 
 
+@pytest.mark.parametrize("experiment", [None, "timestep-swap"])
+def test_a_cache_is_refused_because_it_would_return_an_earlier_calls_states(
+    tmp_path: Path, experiment: str | None
+) -> None:
+    from diffusers import FirstBlockCacheConfig
+
+    pipe = tiny_wan()
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.9))
+    with pytest.raises(RecordingError, match="A cache is enabled in this transformer .*disable_cache"):
+        wan_recording(tmp_path / "s.zarr", pipe, experiment=experiment)
+    pipe.transformer.disable_cache()
+    options = {"experiment": experiment, "grid": 2} if experiment else {}
+    assert workbench.verify(wan_recording(tmp_path / "s.zarr", pipe, **options).attrs["path"]).ok
+
+
+def test_a_cache_that_was_put_on_by_hand_is_refused_too(tmp_path: Path) -> None:
+    from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
+
+    from tests.tiny import encode, tiny_pipeline
+
+    pipe = tiny_pipeline()
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.9))
+    with pytest.raises(RecordingError, match="A cache is enabled in this transformer .FBC"):
+        record(pipe, prompts=["dog"], out=tmp_path / "s.zarr", encode=encode, progress=False)
+
+
 def test_a_condition_glued_to_the_latents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="takes 20 channels and predicts 16: a condition"):
         wan_recording(tmp_path / "s.zarr", tiny_wan(in_channels=20))

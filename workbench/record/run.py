@@ -116,11 +116,7 @@ def record(
     )  # fmt: skip
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model, revision=revision, dtype=dtype, device=device)
     layout = layout_for(pipe)
-    if is_steered(pipe):
-        raise RecordingError(
-            "A steering spec is being applied to this pipeline, and a recording has no word for that: its numbers would "
-            "pass for the plain model's. Record outside of `with workbench.apply(...)`."
-        )
+    _refuse_altered(pipe)
     settings = resolve_mediate(settings, layout.block_paths(pipe.transformer))
     out = Path(out)
     identity = identity_of(pipe, settings, encode, revision)
@@ -143,6 +139,23 @@ def record(
     with locked(out):
         _run(pipe, layout, settings, shape, plan, out, encode, progress, repair)
     return out
+
+
+def _refuse_altered(pipe: Any) -> None:
+    """Refuse a pipeline whose transformer does not compute every block anew and as it is."""
+    if is_steered(pipe):
+        raise RecordingError(
+            "A steering spec is being applied to this pipeline, and a recording has no word for that: its numbers would "
+            "pass for the plain model's. Record outside of `with workbench.apply(...)`."
+        )
+    registries = [module.__dict__.get("_diffusers_hook") for module in pipe.transformer.modules()]
+    hooks = [hook for registry in registries if registry is not None for hook in registry.hooks.values()]
+    caches = sorted({type(hook).__name__ for hook in hooks if hook._is_stateful})
+    if caches or getattr(pipe.transformer, "is_cache_enabled", False):
+        raise RecordingError(
+            f"A cache is enabled in this transformer ({', '.join(caches) or 'enable_cache'}): the states of a skipped block "
+            "would be an earlier call's. Disable it (`pipe.transformer.disable_cache()`) and record again."
+        )
 
 
 def prepare(

@@ -1,8 +1,9 @@
 """Attach a spec to a stock diffusers pipeline for the length of a ``with`` block.
 
 A hook around the whole transformer (the root hook) runs the rows of the conditional branch once more with the channels
-masked, and returns ``c' = c + (w / g)(c - d)`` in their place; the pipeline's own CFG then yields paper A's formula.
-Nothing of the pipeline's code is copied, so what it does besides (callbacks, schedulers, decoding) stays as it is.
+edited (`partial`: only from the edit on), and returns ``c' = c + (w / g)(c - d)`` in their place; the pipeline's own CFG
+then yields paper A's formula. Nothing of the pipeline's code is copied, so what it does besides (callbacks, schedulers,
+decoding) stays as it is.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterat
     """Steer a stock pipeline: ``with apply(spec, pipe): pipe(prompt)``.
 
     The guidance scale is the one of the pipeline call, read anew at every step. Steps outside the spec's window, and
-    all steps if its weight is 0, run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also by
+    those at which its weight is 0 or its retention 1, run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also by
     an exception, hooks and attributes are gone.
 
-    Inside the block, call the pipeline, not its transformer: what the rows of a batch are, only the pipeline knows, and a
-    direct ``pipe.transformer(...)`` after a call of the pipeline is steered as if it came from that call.
+    Inside the block, call the pipeline, not its transformer: what the rows of a batch are, only the pipeline knows, so any
+    other call of the transformer is refused.
 
     Parameters
     ----------
     spec : DetailGuidanceSpec
         From `load_spec` or `derive_dg`.
-    pipe : StableDiffusion3Pipeline
+    pipe : StableDiffusion3Pipeline or WanPipeline
         A stock pipeline; its ``transformer`` must be the model that the spec was derived for.
     strict : bool
         False also accepts other weights of the same architecture (say, a fine-tune): same class, same config. It then
@@ -51,14 +52,14 @@ def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterat
     Yields
     ------
     Attachment
-        Counts of calls and extra passes.
+        Counts of calls and degraded passes.
 
     Raises
     ------
     SpecError
         If the spec was altered, is for another model, or names a layer or channel that the model does not have.
     UnsupportedModelError
-        If the pipeline can't be steered this way; the message says why and what to do.
+        If the pipeline can't be steered this way, also at a later call; the message says why and what to do.
     """
     check(spec, pipe, strict=strict)
     attachment, layout, transformer = Attachment(spec), layout_for(pipe), pipe.transformer

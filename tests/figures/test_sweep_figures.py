@@ -133,6 +133,20 @@ def test_nothing_chosen_is_not_in_the_legend() -> None:
     assert "undecided" in caption
 
 
+def test_of_many_series_the_best_are_in_colour_and_all_in_the_plane() -> None:
+    data = made({f"s{i}": (0, -0.01 * i, -0.01, 0) for i in range(20)}, noise=0.2)
+    data = labelled(data).assign_coords(
+        channels=("condition", np.array(["", *(f"{i}" for i in range(20))])), weight=("condition", np.ones(21))
+    )
+    data.attrs["factors"] = ["mode", "weight", "channels"]
+    result = sweep(data, **FAST)
+    figure, caption = (part(result) for part in (registry.load("sweep").draw, registry.load("sweep").caption))
+    assert [f"channels {i}" in text_of(figure) for i in (11, 12, 19)] == [False, True, True]
+    assert len(dots(figure.axes[0])) == 8
+    assert len(dots(figure.axes[1])) == 20
+    assert "In colour the 8 of 20 with the largest lower bounds" in caption
+
+
 def test_one_mode_fits_a_column() -> None:
     figure = registry.load("sweep").draw(sweep(swept(1), **FAST))
     assert figure.get_figwidth() == style.COLUMN

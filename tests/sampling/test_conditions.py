@@ -114,6 +114,7 @@ run_conditions(pipe, conditions(spec), out=sys.argv[1], **CALL)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_equal_bits(pipe: Any, spec: Any, run: xr.Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-W", "ignore", "-c", CHILD, str(out)]
@@ -283,6 +284,7 @@ def test_conditions_that_cannot_be_are_refused(pipe: Any, tmp_path: Path, chosen
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_explained(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
     shutil.copytree(run.attrs["path"], tmp_path / "run")

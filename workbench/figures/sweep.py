@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from workbench.analysis.visits import too_few
 from workbench.figures import style
 
-SERIES = 9
-"""Series that are told apart by colour; more share colours and differ by marker."""
+SERIES = 8
+"""Series that get a colour; of more, those with the largest lower bounds of the gain, and the others are small grey dots."""
 
 HEADINGS = {"dg": "without CFG (against plain)", "cfg+dg": "with CFG (against CFG alone)"}
 
@@ -74,6 +74,18 @@ def data(evidence: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _shown(rows: pd.DataFrame) -> list[str]:
+    """Series that get a colour, in the order of the sweep; one that was chosen always does."""
+    series = list(dict.fromkeys(rows["series"]))
+    if len(series) <= SERIES:
+        return series
+    score = rows.assign(top=rows["gain_low"].fillna(rows["gain"]) + np.where(rows["chosen"], 1e9, 0)).groupby("series")[
+        "top"
+    ]
+    best = set(score.max().sort_values(ascending=False, kind="stable").index[:SERIES])
+    return [name for name in series if name in best]
+
+
 def draw(evidence: xr.Dataset) -> Figure:
     """Draw, for each mode, the gain of every setting with its interval, and the plane of gain and content.
 
@@ -83,15 +95,18 @@ def draw(evidence: xr.Dataset) -> Figure:
         What `workbench.analysis.sweep.sweep` returned.
     """
     rows = data(evidence)
-    modes, series = list(dict.fromkeys(rows["mode"])), list(dict.fromkeys(rows["series"]))
+    modes, series = list(dict.fromkeys(rows["mode"])), _shown(rows)
     palette = dict(zip(series, style.colours(len(series)), strict=True))
     shapes = dict(zip(series, style.markers(len(series)), strict=True))
     with style.paper():
         figure, grid = style.new(style.PAGE if len(modes) > 1 else style.COLUMN, 4.6, 2, len(modes))
         for column, mode in enumerate(modes):
             part = rows[rows["mode"] == mode]
+            others = part[~part["series"].isin(series)]
+            part = part[part["series"].isin(series)]
             _by_weight(grid[0, column], part, series, palette, shapes)
-            _plane(grid[1, column], part, palette, shapes, float(evidence.attrs["similarity_margin"]))
+            grid[1, column].scatter(others["similarity"], others["gain"], s=3, color="0.7", zorder=1)
+            _plane(grid[1, column], part, palette, shapes, float(evidence.attrs["similarity_margin"]), others)
             grid[0, column].set_title(HEADINGS.get(mode, mode))
         figure.supylabel(_gain_label(evidence), fontsize=7.5)
         handles = [
@@ -124,12 +139,13 @@ def _by_weight(axes: Axes, part: pd.DataFrame, series: list[str], palette: dict,
     axes.grid(axis="y")
 
 
-def _plane(axes: Axes, part: pd.DataFrame, palette: dict, shapes: dict, margin: float) -> None:
+def _plane(axes: Axes, part: pd.DataFrame, palette: dict, shapes: dict, margin: float, others: pd.DataFrame) -> None:
     axes.axhline(0, color="0.6", lw=0.7, zorder=0)
     axes.axvline(margin, color="0.4", lw=0.7, ls="--", zorder=0)
     for name, own in part.groupby("series", sort=False):
         _points(axes, own["similarity"].to_numpy(), own, palette[name], shapes[name], across=True)
-    low = min(float(part[["similarity", "similarity_low"]].min().min()), margin)
+    low = min(float(part[["similarity", "similarity_low"]].min().min()), float(others["similarity"].min()), margin)
+    low = min(margin, low) if np.isfinite(low) else margin
     pad = 0.04 * (1 - low)
     axes.set_xlim(low - pad, 1 + pad)
     axes.set_xlabel("content kept (low-pass similarity)")
@@ -179,8 +195,15 @@ def caption(evidence: xr.Dataset) -> str:
     )
     axes = _axes_of(evidence)
     over = f", for each {', '.join(axes)}" if axes else ""
+    rows = data(evidence)
+    shown, total = len(_shown(rows)), rows["series"].nunique()
+    some = (
+        f" In colour the {shown} of {total} with the largest lower bounds; grey dots: all others."
+        if shown < total
+        else ""
+    )
     return (
         f"Detail Guidance against the same samples without it, from the same noise. Top: gain by weight{over}; bottom: gain "
-        f"against how much of the content is kept. {bars[0].upper()}{bars[1:]}. Hollow: content not shown to be kept. "
+        f"against how much of the content is kept. {bars[0].upper()}{bars[1:]}. Hollow: content not shown to be kept.{some} "
         f"n = {attrs['replication']}. Rule: {attrs['rule']} Verdict ({attrs['analysis']}): {attrs['verdict']}. {attrs['verdict_reason']}"
     )

@@ -171,6 +171,33 @@ def test_few_seeds_say_that_they_are_few():
     assert "Over 2 seeds, of at least 5, it is not known" in result.attrs["seed_swap_reason"]
 
 
+def test_the_measured_rates_are_those_of_this_rule():
+    # benchmarks/causal_rates.py judges many data sets at once; one by one they get the same verdict here
+    from benchmarks.causal_rates import judge
+
+    rng = np.random.default_rng(1)
+    verdicts = set()
+    for size in (0.0, 0.15, 0.3, 0.5):
+        slopes = size + 0.1 * rng.standard_normal(8)
+        data = synthetic_experiment(lambda p, s, t, e, slopes=slopes: slopes[p] * e, prompts=8, grid=5, noise=0.001)
+        result = causal(data, channels=[3], **FAST)
+        logs = np.log(data["h_mean_abs"].sel(branch="cond", channel=3).isel(layer=slice(1, None))).mean("layer").values
+        ours = {name: bool(value[0]) for name, value in judge(logs.reshape(8, 2, 5, 5, 1)).items()}
+        verdict = "supported" if ours["supported"] else "not supported" if ours["not supported"] else "undecided"
+        assert result.attrs["verdict"] == verdict
+        verdicts.add(verdict)
+    assert len(verdicts) > 1
+
+
+def test_a_part_of_the_channels_is_enough_when_they_are_named():
+    data = synthetic_experiment(by_embedding(0.5)).isel(channel=[3, 5, 11]).assign_attrs(layout={"channels": 32})
+    result = causal(data, channels=[3, 11], **FAST)
+    assert result.attrs["verdict"] == "supported"
+    assert "control_effect" not in result
+    with pytest.raises(AnalysisError, match="only 3 of the model's 32 channels"):
+        causal(data)
+
+
 # What can't be analysed ---------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ Nothing here imports torch, diffusers or nnsight. One analysis a module; the fun
 
     from workbench.analysis.locate import locate
     from workbench.analysis.modulation import modulation
+    from workbench.analysis.causal import causal
 
 Each takes a recording (`docs/schema.md`) first and options by keyword, and returns a Dataset whose
 attributes say what was asked (`analysis`, `criterion`, `parameters`, `seed`, `version`), of how much

@@ -181,7 +181,7 @@ def choose(
             )
     if visits.channels_missing:
         if given is None:
-            visits._need_all_channels()
+            visits.need_all_channels()
         assert given is not None
         return given, "channels given by the caller", np.zeros((len(visits.layers), len(given)), dtype=bool)
     found = locate(diagonal(experiment), branch=branch, resamples=1)

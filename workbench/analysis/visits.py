@@ -231,7 +231,8 @@ class Visits:
         total, there = _of_model(self.recording, "channels"), int(self.recording.sizes["channel"])
         return (there, total) if total is not None and there < total else None
 
-    def _need_all_channels(self) -> None:
+    def need_all_channels(self) -> None:
+        """Raise `AnalysisError` if the recording is known to hold a part of the channels."""
         if self.channels_missing:
             there, total = self.channels_missing
             raise AnalysisError(
@@ -274,7 +275,7 @@ class Visits:
         AnalysisError
             If the recording is known to hold a part of the channels.
         """
-        self._need_all_channels()
+        self.need_all_channels()
         return np.asarray(np.median(self.mean_abs_SLTC, axis=-1, keepdims=True))
 
     @cached_property
@@ -285,7 +286,7 @@ class Visits:
     @cached_property
     def ratio_to_mean_SLTC(self) -> np.ndarray:
         """Mean |h| of the channel over the mean of |h| over tokens and channels."""
-        self._need_all_channels()
+        self.need_all_channels()
         return divide(self.mean_abs_SLTC, self.mean_abs_SLTC.mean(axis=-1, keepdims=True))
 
     @cached_property

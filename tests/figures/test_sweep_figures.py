@@ -144,7 +144,7 @@ def test_of_many_series_the_best_are_in_colour_and_all_in_the_plane() -> None:
     assert [f"channels {i}" in text_of(figure) for i in (11, 12, 19)] == [False, True, True]
     assert len(dots(figure.axes[0])) == 8
     assert len(dots(figure.axes[1])) == 20
-    assert "In colour the 8 of 20 with the largest lower bounds" in caption
+    assert "In colour the 8 of 20 with the largest lower bounds that keep the content" in caption
 
 
 def test_one_mode_fits_a_column() -> None:

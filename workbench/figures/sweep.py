@@ -79,9 +79,10 @@ def _shown(rows: pd.DataFrame) -> list[str]:
     series = list(dict.fromkeys(rows["series"]))
     if len(series) <= SERIES:
         return series
-    score = rows.assign(top=rows["gain_low"].fillna(rows["gain"]) + np.where(rows["chosen"], 1e9, 0)).groupby("series")[
-        "top"
-    ]
+    low = rows["gain_low"].fillna(rows["gain"])
+    # Above all what was chosen, then what keeps the content; gains are far below these.
+    rank = low + np.where(rows["chosen"], 2e9, np.where(rows["content_kept"], 1e9, 0))
+    score = rows.assign(rank=rank).groupby("series")["rank"]
     best = set(score.max().sort_values(ascending=False, kind="stable").index[:SERIES])
     return [name for name in series if name in best]
 
@@ -119,7 +120,9 @@ def draw(evidence: xr.Dataset) -> Figure:
                     [], [], color="0.1", marker="o", ms=9, mfc="none", mew=0.9, ls="none", label="chosen by the rule"
                 )
             )
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        across = int(figure.get_figwidth() * 17 / (longest + 6))  # about 17 letters an inch at 6.5 points
+        figure.legend(handles=handles, loc="outside upper center", ncols=max(1, min(len(handles), across, 6)))
     return figure
 
 
@@ -198,7 +201,7 @@ def caption(evidence: xr.Dataset) -> str:
     rows = data(evidence)
     shown, total = len(_shown(rows)), rows["series"].nunique()
     some = (
-        f" In colour the {shown} of {total} with the largest lower bounds; grey dots: all others."
+        f" In colour the {shown} of {total} with the largest lower bounds that keep the content; grey dots: all others."
         if shown < total
         else ""
     )

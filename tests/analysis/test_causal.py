@@ -171,6 +171,7 @@ def test_few_seeds_say_that_they_are_few():
     assert "Over 2 seeds, of at least 5, it is not known" in result.attrs["seed_swap_reason"]
 
 
+@pytest.mark.slow  # the planted models of the benchmark pull in torch
 def test_the_measured_rates_are_those_of_this_rule():
     # benchmarks/causal_rates.py judges many data sets at once; one by one they get the same verdict here
     from benchmarks.causal_rates import judge

@@ -9,14 +9,14 @@ import pytest
 
 import workbench
 from workbench.analysis.locate import located_channels
-from workbench.cli.demo import demo
+from workbench.cli.study import demo
 
 
 @pytest.mark.slow
 @pytest.mark.model
 def test_the_demo_goes_from_recording_to_report(tmp_path: Path) -> None:
     page = demo(tmp_path / "stores", tmp_path / "reports")
-    store = tmp_path / "stores" / "demo.zarr"
+    store = tmp_path / "stores" / "demo" / "recording.zarr"
     assert workbench.verify(store).ok
 
     found = workbench.locate(workbench.open(store))
@@ -32,5 +32,6 @@ def test_the_demo_goes_from_recording_to_report(tmp_path: Path) -> None:
     for heading in ("Findings", "Which channels", "Along the trajectory", "Detail Guidance", "Provenance"):
         assert heading in text
     numbers = json.loads((page.parent / "numbers.json").read_text())
-    assert numbers["modulation"]["verdict"] == "undecided"
+    assert numbers["modulation"]["verdict"] == "undecided"  # the observed part decides nothing
+    assert numbers["causal"]["verdict"] == "supported"
     assert (page.parent / "comparison" / "differences.csv").is_file()

@@ -130,13 +130,28 @@ def locate(store: Store, criterion: Criterion = "workbench", branch: Branch = "c
 
 
 @app.command()
-def modulation(store: Store, branch: Branch = "cond") -> None:
-    """How massive activations move along the trajectory, against timestep, sigma and AdaLN terms (observed part)."""
+def modulation(
+    store: Store,
+    experiment: Annotated[
+        list[Path] | None,
+        typer.Option(help="A swap experiment of the same model, for the causal part; repeatable, one of each kind."),
+    ] = None,
+    branch: Branch = "cond",
+) -> None:
+    """How massive activations move along the trajectory (observed), and with `--experiment` what moves them (causal)."""
+    from workbench import locate
     from workbench import modulation as run
     from workbench import open as open_store
     from workbench.cli import show
+    from workbench.report.tried import swapped
 
-    show.modulated(run(open_store(store), branch=branch))
+    recording = open_store(store)
+    if recording.attrs.get("experiment"):  # an experiment alone has its own diagonal to locate on
+        show.tried("causal", swapped(None, None, [recording, *(experiment or [])], branch))
+        return
+    show.modulated(run(recording, branch=branch))
+    if experiment:
+        show.tried("causal", swapped(recording, locate(recording, branch=branch), experiment, branch))
 
 
 @derive_app.command("dg")
@@ -215,11 +230,11 @@ def sample(
 
 @app.command()
 def demo(
-    stores: Annotated[Path, typer.Option(help="Folder for the recording.")] = Path("stores"),
+    stores: Annotated[Path, typer.Option(help="Folder for recordings and images.")] = Path("stores"),
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
 ) -> None:
-    """The whole path on the embedded model: record, locate, derive, sample, report. Takes a few minutes."""
-    from workbench.cli.demo import demo as run
+    """The whole path on the embedded model: record, locate, exchange, derive, disrupt, sweep, report. Takes minutes."""
+    from workbench.cli.study import demo as run
 
     run(stores, reports)
 
@@ -258,6 +273,13 @@ def figures(
 def report(
     store: Store,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports/report"),
+    experiment: Annotated[
+        list[Path] | None, typer.Option(help="A swap experiment of the same model; repeatable.")
+    ] = None,
+    disruption: Annotated[Path | None, typer.Option(help="Folder that `disruption` wrote.")] = None,
+    sweep: Annotated[Path | None, typer.Option(help="Folder that `sweep` wrote.")] = None,
+    baselines: Annotated[Path | None, typer.Option(help="Folder that `baselines` wrote.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write it as Markdown here too.")] = None,
     spec: Annotated[Path | None, typer.Option(help="A spec to show.")] = None,
     comparison: Annotated[Path | None, typer.Option(help="Folder that `sample --compare` wrote.")] = None,
     criterion: Criterion = "workbench",
@@ -269,8 +291,9 @@ def report(
     from workbench.report import report as run
 
     page = run(
-        store, out, spec=None if spec is None else load_spec(spec), comparison=comparison, criterion=criterion,
-        branch=branch, progress=not quiet,
+        store, out, experiments=experiment or (), disrupted=disruption, swept=sweep, baselines=baselines, page=page,
+        spec=None if spec is None else load_spec(spec), comparison=comparison, criterion=criterion, branch=branch,
+        progress=not quiet,
     )  # fmt: skip
     typer.echo(f"Report: {page}")
 

@@ -35,7 +35,7 @@ def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
     """One table; numbers to the right with four significant digits."""
     drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column, name in enumerate(head):
-        numeric = all(isinstance(row[column], int | float) for row in rows)
+        numeric = bool(rows) and all(isinstance(row[column], int | float) for row in rows)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
@@ -65,9 +65,12 @@ def recorded(store: Path) -> None:
     from workbench.store import open_recording
 
     recording = open_recording(store)
+    # An experiment is no trajectory: its analysis is another.
+    following = "modulation" if recording.attrs.get("experiment") else "locate"
+    more = f", or workbench report {store}" if following == "locate" else ""
     _console.print(
         f"Recorded [bold]{recording.sizes['sample']}[/] samples into [bold]{store}[/]. Next: "
-        f"workbench locate {store}, or workbench report {store}.",
+        f"workbench {following} {store}{more}.",
         soft_wrap=True,
     )
 
@@ -75,7 +78,7 @@ def recorded(store: Path) -> None:
 def verdict(evidence: xr.Dataset) -> None:
     """The last word of an analysis."""
     word = evidence.attrs["verdict"]
-    _console.print(f"[bold {_VERDICT[word]}]{word}[/]: {evidence.attrs['verdict_reason']}")
+    _console.print(f"[bold {_VERDICT.get(word, 'magenta')}]{word}[/]: {evidence.attrs['verdict_reason']}")
 
 
 def located(found: xr.Dataset) -> None:
@@ -141,6 +144,24 @@ def number(value: Any) -> str:
     """A number of a spec, or how it changes with the noise."""
     knots = getattr(value, "knots", None)
     return f"{value:g}" if knots is None else ", ".join(f"{at:g} at sigma {sigma:g}" for sigma, at in knots)
+
+
+def tried(name: str, evidence: xr.Dataset) -> None:
+    """What came out of an experiment, in the tables of the report.
+
+    Parameters
+    ----------
+    name : {"causal", "disruption", "sweep", "baselines"}
+    evidence : xr.Dataset
+        What that analysis returned.
+    """
+    from workbench.report.trials import TRIED
+
+    for one in TRIED[name](evidence, {}).tables:
+        kept = one.get("brief", range(len(one["head"])))  # the whole table is in the report
+        table(one["caption"], [one["head"][i] for i in kept], [[row[i] for i in kept] for row in one["rows"]])
+    if "verdict" in evidence.attrs:
+        verdict(evidence)
 
 
 def derived(spec: Any, path: Path) -> None:

@@ -27,7 +27,7 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
                 int(channel),
                 str(at["channel_verdict"].values),
                 *(_three(at, "effect_overall", factor=factor) for factor in ("embedding", "latent")),
-                *(_three(at, "share_overall", factor=factor, digits=2) for factor in ("embedding", "latent", "prompt")),
+                *(_three(at, "share_overall", factor=factor) for factor in ("embedding", "latent", "prompt")),
                 _number(at["p_corrected_overall"].sel(factor="embedding")),
             ]
         )
@@ -39,6 +39,7 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
             "head": ["channel", "verdict", "effect of embedding", "effect of latent", "share of embedding", "of latent",
                      "of prompt", "p"],
             "rows": rows,
+            "brief": [0, 1, 2, 3],
         }
     ]  # fmt: skip
     return Section(
@@ -54,7 +55,7 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
 def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
     """Disrupted channels: what they carry."""
     rows = []
-    for e, cell in enumerate(result["cell"].values):
+    for e in range(result.sizes["cell"]):
         at = result.isel(cell=e)
         for kind in map(str, result["kind"].values):
             loss = at.sel(kind=kind)
@@ -64,17 +65,17 @@ def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
                     str(at["window"].values),
                     kind.replace("_", " "),
                     _number(loss["norm"]),
-                    *(_three(loss, "loss", measure=aspect, digits=3) for aspect in ("detail", "content")),
-                    *(_three(loss, "loss_per_norm", measure=aspect, digits=2) for aspect in ("detail", "content")),
+                    *(_three(loss, "loss", measure=aspect) for aspect in ("detail", "content")),
+                    *(_three(loss, "loss_per_norm", measure=aspect) for aspect in ("detail", "content")),
                 ]
             )
-        del cell
     table = {
         "caption": "Loss as a share of the mean difference to another prompt's picture (0: nothing changes; 1: the detail, or the "
         "content, differs as much as in another picture). Norm: L2 norm per token that was taken away or added.",
         "head": ["before block", "window", "what", "norm", "loss of detail", "loss of content", "detail per norm",
                  "content per norm"],
         "rows": [row for row in rows if row[3] != ""],
+        "brief": [0, 1, 2, 4, 5],
     }  # fmt: skip
     return Section(
         "disruption",
@@ -109,7 +110,7 @@ def baselines_section(result: xr.Dataset, drawn: Drawn) -> Section:
         "Beside other guidances",
         "The same prompts and seeds, once each way. Random channels are ordinary ones that hold as much as the massive ones; "
         "skip-layer guidance and perturbed attention degrade the model in another way. Seconds are wall time of a denoising "
-        "step for one sample in its batch, on this machine.",
+        f"step for one sample in its batch, on this machine. {result.attrs['verdict_reason']}",
         [_effects(result, [str(name) for name in result["condition"].values], "All conditions")],
         [f for f in drawn.values() if f["needs"] == "baselines"],
     )
@@ -137,7 +138,7 @@ def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
         at = result.sel(condition=name)
         own = str(at["baseline"].values) == name
         cells = [
-            _number(at["mean"].sel(measure=m)) if own else _three(at, "effect", measure=m, digits=2, signed=True)
+            _number(at["mean"].sel(measure=m)) if own else _three(at, "effect", measure=m, signed=True)
             for m in measures
         ]
         seconds = _number(at["seconds_per_step"]) if "seconds_per_step" in at else ""
@@ -147,6 +148,7 @@ def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
         f"prompts ({result.attrs['replication']}); intervals are not corrected for their number.",
         "head": ["condition", "against", *labels, "s per step"],
         "rows": rows,
+        "brief": [0, *(2 + i for i, m in enumerate(measures) if m in (_CONTENT, _DISTANCE)), 2 + len(measures)],
     }
 
 
@@ -155,7 +157,7 @@ def _number(value: Any) -> float | str:
     return number if np.isfinite(number) else ""
 
 
-def _three(data: xr.Dataset, name: str, digits: int = 3, *, signed: bool = False, **where: str) -> str:
+def _three(data: xr.Dataset, name: str, digits: int = 2, *, signed: bool = False, **where: str) -> str:
     """Value with its interval."""
     middle, low, high = (float(data[name + end].sel(where)) for end in ("", "_low", "_high"))
     if not np.isfinite(middle):

@@ -8,9 +8,10 @@ from typing import Any
 
 import xarray as xr
 
+from workbench.analysis.baselines import baselines as analyse_baselines
 from workbench.analysis.causal import causal
-from workbench.analysis.disruption import disruption
-from workbench.analysis.effects import effects, open_table
+from workbench.analysis.disruption import disruption, open_measured
+from workbench.analysis.effects import open_table
 from workbench.analysis.locate import located_channels
 from workbench.analysis.sweep import sweep
 from workbench.errors import WorkbenchError
@@ -59,11 +60,11 @@ def tried(
     if experiments:
         evidence["causal"] = swapped(recording, found, experiments, branch)
     if disrupted is not None:
-        evidence["disruption"] = disruption(_opened(disrupted, _open_disrupted))
+        evidence["disruption"] = disruption(_opened(disrupted, open_measured))
     if swept is not None:
         evidence["sweep"] = sweep(_opened(swept, open_table))
     if baselines is not None:
-        evidence["baselines"] = effects(_opened(baselines, open_table))
+        evidence["baselines"] = analyse_baselines(_opened(baselines, open_table))
     return evidence
 
 
@@ -94,12 +95,6 @@ def swapped(
 
 def _opened(given: Given, opener: Callable[[str | Path], xr.Dataset]) -> xr.Dataset:
     return given if isinstance(given, xr.Dataset) else opener(given)
-
-
-def _open_disrupted(path: str | Path) -> xr.Dataset:
-    from workbench.sampling.disrupt import open_measured
-
-    return open_measured(path)
 
 
 def _same_model(recording: xr.Dataset, experiment: xr.Dataset, kind: str) -> None:

@@ -1,0 +1,190 @@
+"""Commands that try things out on a model: disruption, sweep, baselines, and the study that is all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.app import Device, Dtype, Model, Quiet, Revision, Seeds, app, parse_seeds
+from workbench.errors import WorkbenchError
+
+#: What `--over layer` and so on stand for where no values are given.
+DEFAULT_GRID: dict[str, list[Any]] = {
+    "layer": ["auto"],
+    "weight": [0.5, 1.0, 2.0, 4.0],
+    "channels": ["massive", "top1"],
+    "window": ["all", "early", "middle", "late"],
+    "action": ["zero", "mean"],
+}
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Run although the estimate is over the limit.")]
+Limit = Annotated[float, typer.Option(help="Minutes above which --yes is asked for.")]
+TrialPrompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompts", "--prompt", help="A prompt or a .txt file; repeatable [the model's study prompts]."),
+]
+Batch = Annotated[int, typer.Option(help="Samples generated together.")]
+
+
+@app.command()
+def disruption(
+    model: Model,
+    store: Annotated[Path, typer.Option(help="A recording of the model.")],
+    out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/disruption"),
+    prompts: TrialPrompts = None,
+    seeds: Seeds = "0",
+    layers: Annotated[str | None, typer.Option(help="Blocks, like `transformer_blocks.3` or `0:4` [all].")] = None,
+    draws: Annotated[int, typer.Option(help="Draws of each random control.")] = 2,
+    windows: Annotated[bool, typer.Option(help="Also thirds of the trajectory, at half depth.")] = True,
+    batch: Batch = 8,
+    limit: Limit = 60.0,
+    yes: Yes = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """What massive channels carry: zero them at each layer in turn, beside controls, from the same seeds."""
+    from workbench import disrupt, load_pipeline
+    from workbench import disruption as analyse
+    from workbench import open as open_store
+    from workbench.cli import show
+
+    recording = open_store(store)
+    measured = disrupt(
+        load_pipeline(model, revision=revision, dtype=dtype, device=device), recording, out=out, prompts=_texts(prompts),
+        seeds=parse_seeds(seeds), layers=_blocks(layers, recording), draws=draws, **({} if windows else {"windows": {}}),
+        batch_size=batch, progress=not quiet, limit_s=60 * limit, yes=yes,
+    )  # fmt: skip
+    show.tried("disruption", analyse(measured))
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path, typer.Argument(help="A steering spec.")],
+    model: Annotated[str, typer.Option(help="Embedded name, local diffusers folder, or hub id.")],
+    over: Annotated[
+        list[str],
+        typer.Option(
+            help="What to vary: `layer,weight,channels,window,action` for their default values, or one key with its values, "
+            "like `weight=1,2` or `layer=2,4,6`; repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/sweep"),
+    store: Annotated[Path | None, typer.Option(help="A recording of the model, for `channels=matched`.")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="dg or cfg+dg; repeatable [both].")] = None,
+    prompts: TrialPrompts = None,
+    seeds: Seeds = "0",
+    batch: Batch = 8,
+    limit: Limit = 60.0,
+    yes: Yes = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Which setting of Detail Guidance is best, if any: every combination from the same seeds."""
+    from workbench import load_pipeline
+    from workbench import open as open_store
+    from workbench import sweep as run
+    from workbench.analysis.sweep import sweep as analyse
+    from workbench.cli import show
+
+    measured = run(
+        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), over=parse_over(over),
+        prompts=_texts(prompts), seeds=parse_seeds(seeds), out=out, **({"modes": mode} if mode else {}),
+        recording=None if store is None else open_store(store), batch_size=batch, model_name=model,
+        progress=not quiet, limit_s=60 * limit, yes=yes,
+    )  # fmt: skip
+    show.tried("sweep", analyse(measured))
+
+
+@app.command()
+def baselines(
+    spec: Annotated[Path, typer.Argument(help="A steering spec.")],
+    model: Annotated[str, typer.Option(help="Embedded name, local diffusers folder, or hub id.")],
+    store: Annotated[Path | None, typer.Option(help="A recording of the model, for the matched channels.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/baselines"),
+    prompts: TrialPrompts = None,
+    seeds: Seeds = "0",
+    batch: Batch = 8,
+    limit: Limit = 60.0,
+    yes: Yes = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Detail Guidance beside CFG scales, other channels and other guidances, from the same seeds."""
+    from workbench import baselines as run
+    from workbench import load_pipeline
+    from workbench import open as open_store
+    from workbench.analysis.baselines import baselines as analyse_baselines
+    from workbench.cli import show
+
+    measured = run(
+        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=_texts(prompts),
+        seeds=parse_seeds(seeds), out=out, recording=None if store is None else open_store(store), batch_size=batch,
+        model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
+    )  # fmt: skip
+    show.tried("baselines", analyse_baselines(measured))
+
+
+def parse_over(items: list[str]) -> dict[str, list[Any]]:
+    """``["layer,weight", "channels=massive,top1"]`` to keys and their values."""
+    over: dict[str, list[Any]] = {}
+    for item in items:
+        key, given, values = item.partition("=")
+        named = {key.strip(): [_value(v) for v in values.split(",") if v.strip()]} if given else None
+        for name in [key.strip()] if named else [part.strip() for part in item.split(",")]:
+            if name in over or (named is None and name not in DEFAULT_GRID):
+                raise WorkbenchError(
+                    f"--over {item} can't be used: {name!r} {'is given twice' if name in over else 'has no default values'}. "
+                    f"Name {', '.join(DEFAULT_GRID)}, or write {name or 'key'}=value,value."
+                )
+            over[name] = named[name] if named else list(DEFAULT_GRID[name])
+    return over
+
+
+def _value(text: str) -> Any:
+    """A number where it is one; channels of one set are joined by ``+``, like ``159+95``."""
+    text = text.strip()
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    parts = text.split("+")
+    return [int(part) for part in parts] if len(parts) > 1 and all(part.isdigit() for part in parts) else text
+
+
+def _texts(prompts: list[str] | None) -> list[str] | None:
+    from workbench.record import read_prompts
+
+    return read_prompts(list(prompts)) if prompts else None
+
+
+def _blocks(layers: str | None, recording: Any) -> list[str] | None:
+    if layers is None:
+        return None
+    from workbench.select import resolve
+
+    blocks = [str(name) for name in recording["layer"].values if name != "input"]
+    return [blocks[i] for i in resolve(layers, "layer", blocks)]
+
+
+@app.command()
+def study(
+    model: Model = "mini-image",
+    stores: Annotated[Path, typer.Option(help="Folder for recordings and images.")] = Path("stores/study"),
+    reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports/study"),
+    page: Annotated[Path | None, typer.Option(help="Write the report as Markdown here too.")] = None,
+    yes: Yes = False,
+) -> None:
+    """The whole path at publication size: 64 prompts, every layer, all controls. Continues where it stopped."""
+    from workbench.cli.study import FULL
+    from workbench.cli.study import study as run
+
+    run(model, FULL, stores, reports, page=page, yes=yes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import xarray as xr
 
 from tests.analysis.disrupted import ANSWERS, NORMS, Truth, simulated
 from workbench.analysis import inference
-from workbench.analysis.disruption import disruption
+from workbench.analysis.disruption import MARGINS, NORM_TOLERANCE, SMALLEST, disruption
+from workbench.analysis.disruption_verdict import AGREES
 from workbench.errors import AnalysisError
 
 FAST = {"resamples": 200, "flips": 999}
@@ -229,3 +231,14 @@ def test_an_effect_of_nothing_at_all_is_kept_exactly():
     found = disruption(measured, **FAST)
     assert found.attrs["verdict"] == "neither"
     assert not found["loss"].sel(measure=["detail", "content"]).any()
+
+
+def test_the_page_on_methods_has_the_defaults_and_a_place_for_the_rates():
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    margins = ", ".join(f"`{name}` {margin:g}" for name, margin in MARGINS.items())
+    assert f"| `margins` | {margins} |" in text
+    assert f"| `smallest` | {SMALLEST:g} |" in text
+    assert f"| `norm_tolerance` | {NORM_TOLERANCE:g} |" in text
+    assert text.count("<!-- disruption rates: begin -->") == text.count("<!-- disruption rates: end -->") == 1
+    for outcome in AGREES:
+        assert f"`{outcome}`" in text

@@ -107,7 +107,7 @@ def test_the_norm_it_reports_is_the_one_that_was_removed_sample_by_sample(pipe):
     with Disruption(LAYER, "massive", MASSIVE).apply(pipe) as attached:
         run(pipe)
         reported = attached.report()["removed_norm"]
-    by_row = before[..., list(MASSIVE)].norm(dim=-1).mean(dim=-1)  # uncond 0, uncond 1, cond 0, cond 1
+    by_row = before[..., list(MASSIVE)].norm(dim=-1).square().mean(dim=-1).sqrt()  # uncond 0, uncond 1, cond 0, cond 1
     assert attached.visits[0].norm == pytest.approx([(by_row[i] + by_row[i + 2]).item() / 2 for i in (0, 1)])
     assert reported == pytest.approx(np.mean([visit.norm for visit in attached.visits], axis=0))
     assert attached.norm == pytest.approx(reported.mean())
@@ -135,6 +135,27 @@ def test_noise_has_the_massive_channels_norm_on_every_token_and_goes_into_the_ot
     other, _ = states(pipe, Disruption(LAYER, kind, MASSIVE, into=ORDINARY, seed=4))
     assert not torch.equal(other[0], seen[0])
     assert attached.norm == pytest.approx(removed(pipe), rel=0.3)
+
+
+NORMS = (("cond", ((0.0, 2.0), (1.0, 4.0))), ("uncond", ((0.0, 1.0), (1.0, 1.0))))
+
+
+@pytest.mark.parametrize("kind", ["noise", "matched_random"])
+def test_a_planned_norm_is_met_branch_by_branch_whatever_the_state_holds(pipe, kind):
+    before = first_plain_state(pipe)
+    named = (MASSIVE, ORDINARY) if kind == "noise" else (ORDINARY, ())
+    seen, attached = states(pipe, Disruption(LAYER, kind, named[0], into=named[1], norms=NORMS))
+    change = (seen[0] - before).norm(dim=-1)  # at sigma 1: rows uncond 0, uncond 1, cond 0, cond 1
+    held = before[..., list(ORDINARY)].norm(dim=-1)
+    wanted = torch.tensor([1.0, 1.0, 4.0, 4.0])[:, None].expand_as(change)
+    wanted = wanted if kind == "noise" else torch.minimum(wanted, held)
+    torch.testing.assert_close(change, wanted, rtol=1e-3, atol=1e-3)
+    assert attached.visits[0].norm == pytest.approx(
+        wanted.square().mean(dim=-1).sqrt().reshape(2, 2).mean(dim=0).tolist(), rel=1e-3
+    )
+    assert Disruption(LAYER, kind, named[0], into=named[1], norms=NORMS).norm_at("cond", 0.5) == 3.0
+    with pytest.raises(SpecError, match="norms"):
+        Disruption(LAYER, "random", ORDINARY, norms=NORMS)
 
 
 @pytest.mark.parametrize(("branches", "rows"), [("cond", [2, 3]), ("uncond", [0, 1])])

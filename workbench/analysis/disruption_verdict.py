@@ -87,9 +87,7 @@ def conclude(result: xr.Dataset, columns: Mapping[str, Column], whole_E: np.ndar
     found: dict[str, list[_Cell]] = {name: [] for name in SETS}
     for name, members in SETS.items():
         for e in range(len(whole_E)):
-            usable = [
-                q for q, control in enumerate(controls) if control in members and _comparable(result, e, q, rules)
-            ]
+            usable = _usable(result, e, [q for q, control in enumerate(controls) if control in members], rules)
             found[name].append(_judge(result, columns, e, usable, lost, kept, rules, name))
     dims = ("control_set", "cell")
     result.coords["control_set"] = np.asarray(list(SETS), dtype=TEXT)
@@ -112,11 +110,28 @@ def conclude(result: xr.Dataset, columns: Mapping[str, Column], whole_E: np.ndar
     return result
 
 
-def _comparable(result: xr.Dataset, e: int, q: int, rules: Rules) -> bool:
-    """Whether a control can be set against the massive channels: it was run, and one of equal norm has that norm."""
-    ratio = float(result["norm_ratio"].values[e, q])
-    equal = abs(ratio - 1) <= rules.norm_tolerance
-    return math.isfinite(ratio) and (equal or str(result["control"].values[q]) not in EQUAL_NORM)
+class _Usable(NamedTuple):
+    """Controls (positions) that can show that the massive channels lose more, or no more, than a control."""
+
+    more: list[int]
+    no_more: list[int]
+
+
+def _usable(result: xr.Dataset, e: int, run: Sequence[int], rules: Rules) -> _Usable:
+    """Which controls of a set bear on which answer in a cell.
+
+    Controls of equal number do on both, and so do those of equal norm whose measured norm is that of the massive channels.
+    One that changed the state by more speaks for "more" where there is none of equal norm: less was lost although more was
+    changed. One that changed it by less speaks for "no more", for the same reason turned round.
+    """
+    ratio_Q = result["norm_ratio"].values[e]
+    there = [q for q in run if math.isfinite(ratio_Q[q])]
+    free = [q for q in there if str(result["control"].values[q]) not in EQUAL_NORM]
+    normed = [q for q in there if q not in free]
+    equal = [q for q in normed if abs(ratio_Q[q] - 1) <= rules.norm_tolerance]
+    larger = [q for q in normed if ratio_Q[q] > 1 + rules.norm_tolerance]
+    smaller = [q for q in normed if ratio_Q[q] < 1 - rules.norm_tolerance]
+    return _Usable(free + (equal or larger), free + equal + smaller)
 
 
 def _parts(columns: Mapping[str, Column], aspect: str, rules: Rules) -> list[tuple[np.ndarray, float]]:
@@ -163,7 +178,7 @@ def _judge(
     result: xr.Dataset,
     columns: Mapping[str, Column],
     e: int,
-    usable: Sequence[int],
+    usable: _Usable,
     lost: Mapping[str, np.ndarray],
     kept: Mapping[str, np.ndarray],
     rules: Rules,
@@ -175,21 +190,22 @@ def _judge(
         return _Cell("undecided", f"{n} replicates, of at least {inference.MINIMUM_SAMPLES}", inference.MINIMUM_SAMPLES)
     if not rules.margins or not np.isfinite(columns["content"].loss_RED[:, e, 0]).all():
         return _Cell("undecided", "no measure of content", math.nan)
-    if not usable:
-        return _Cell("undecided", f"no control of {control_set}", math.nan)
     carried, words, needed = {}, [], []
     for aspect in ASPECTS:
         loss_RED = columns[aspect].loss_RED
         names = [str(name) for name in result["measure"].values]
-        p_Q = result["p_corrected"].values[e, :, names.index(aspect)]
-        more = all(p_Q[q] < rules.alpha for q in usable)
-        contrasts = [loss_RED[:, e, 0] - loss_RED[:, e, 1 + q] for q in usable]
+        more = bool(usable.more) and all(
+            result["p_corrected"].values[e, q, names.index(aspect)] < rules.alpha for q in usable.more
+        )
+        contrasts = [loss_RED[:, e, 0] - loss_RED[:, e, 1 + q] for q in usable.no_more]
         not_more = any(bool(_below(contrast, rules.smallest, rules)) for contrast in contrasts)
         is_lost, is_kept = bool(lost[aspect][e]), bool(kept[aspect][e, 0])
         # More by so little that it does not count is not more.
         carried[aspect] = False if is_kept or not_more else True if is_lost and more else None
         loss = "lost" if is_lost else "kept" if is_kept else "loss unclear"
         control = "no more than a control" if not_more else "more than controls" if more else "against controls unclear"
+        if not (usable.more or usable.no_more):
+            control = f"no control of {control_set}"
         words.append(f"{aspect} {loss}" + ("" if is_kept else f", {control}"))
         if carried[aspect] is None:
             needed.append(_needed(columns, aspect, e, contrasts, is_lost, more, rules))
@@ -217,7 +233,7 @@ def _needed(
     rules: Rules,
 ) -> float:
     """Replicates that would settle what is open: the loss against its margin, else the contrast against the smallest."""
-    if lost and not more:
+    if lost and not more and contrasts:
         open_ = [(contrast, rules.smallest) for contrast in contrasts]
     else:
         open_ = [(loss_RED[:, e, 0], margin) for loss_RED, margin in _parts(columns, aspect, rules)]

@@ -28,7 +28,7 @@ from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import measured
 from workbench.sampling.measures import image_measures
 from workbench.sampling.semantic import judge_folder, load_clip, load_judge, load_reference, study_prompts
-from workbench.steering.disruption import DRAWN, EVERYWHERE, KINDS, Branches, Disruption, channel_sets
+from workbench.steering.disruption import DRAWN, EVERYWHERE, KINDS, MATCHED, Branches, Disruption, Norms, channel_sets
 
 PLAIN = "none"
 """Name of the condition that disrupts nothing."""
@@ -147,7 +147,8 @@ def plan_disruption(
             if kind in DRAWN and len(sets) < draws:
                 omitted.append(f"{kind} at {layer}, {window}: one draw, as it takes all ordinary channels")
             for found in sets:
-                what = Disruption(layer, kind, found.channels, found.into, span, branches, found.seed)
+                norms = states.norms(layer, massive[layer]) if kind in MATCHED else ()
+                what = Disruption(layer, kind, found.channels, found.into, span, branches, found.seed, norms)
                 factors: dict[str, str | float | int] = {
                     "kind": kind,
                     "layer": layer,
@@ -222,8 +223,8 @@ def disrupt(
     xr.Dataset
         `value(condition, sample, measure)`, NaN where a measure can't be had; `other(sample, measure)`: the same measures of
         the undisturbed image of *another prompt* in this sample's place, which says how large a change is when nothing of
-        the picture is left; `removed_norm(condition, sample)`: L2 norm over channels that was taken away or added, mean over
-        tokens, visits and branches; `finite(condition, sample)`. Coordinates say of a condition `kind`, `layer`, `block`,
+        the picture is left; `removed_norm(condition, sample)`: L2 norm over channels that was taken away or added, root mean
+        square over tokens, mean over visits and branches; `finite(condition, sample)`. Coordinates say of a condition `kind`, `layer`, `block`,
         `window` with `sigma_low` and `sigma_high`, `draw`, number of `channels`, `coverage` (norm expected from the
         recording over that of the massive channels); of a measure `measure_kind`, `unit`, `label`; of a sample `prompt` and
         `seed`. What could not be had is named in the attribute `omitted`.
@@ -338,6 +339,19 @@ class _States:
             )
         part = self.recording.isel(timestep=inside)
         return np.asarray(np.mean([mean_square(part, layer, branch=branch) for branch in self.branches], axis=0))
+
+    def norms(self, layer: str, channels: Sequence[int]) -> Norms:
+        """L2 norm of some channels at every recorded step, root mean square over tokens and samples, by branch."""
+        order = np.argsort(self.sigma_T, kind="stable")
+        found = []
+        for branch in self.branches:
+            each = [mean_square(self.recording.isel(timestep=[t]), layer, branch=branch) for t in order]
+            knots = [
+                (float(self.sigma_T[t]), float(np.sqrt(c[list(channels)].sum())))
+                for t, c in zip(order, each, strict=True)
+            ]
+            found.append((branch, tuple(knots)))
+        return tuple(found)
 
 
 def _massive(

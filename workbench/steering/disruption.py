@@ -2,7 +2,9 @@
 
 Paper A (Gan et al., arXiv 2510.11538) sets the massive channels to zero at a single layer and lets the change propagate;
 paper C (Turri et al., arXiv 2605.13974) compares with as many low channels. Neither control removes as much as the massive
-channels do, so two more are here that do: many ordinary channels set to zero, and noise of equal norm in all of them.
+channels do, so two more are here that do: many ordinary channels shrunk, and noise in all of them, both by the norm that the
+massive channels have in the recording at that step. Not by what they have in the disrupted state itself: a control that
+harms the pictures also changes how large the massive channels are.
 
 Shapes: B rows of the batch, N image tokens, C channels.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -36,6 +39,12 @@ ROUNDING = 1e-6
 
 Branches = Literal["all", "cond", "uncond"]
 
+Norms = tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+"""Branch → (noise level, L2 norm per token) of the recorded steps, ascending in noise; linear in between."""
+
+MATCHED = ("matched_random", "noise", "shift")
+"""Kinds that change a state by a norm that is given."""
+
 
 class Disturbed(NamedTuple):
     """One visit that was disrupted.
@@ -45,7 +54,8 @@ class Disturbed(NamedTuple):
     sigma : float
         Noise level of the step, in [0, 1]; NaN where the window is all of the trajectory and was not looked up.
     norm : tuple of float
-        L2 norm over channels of what was taken away or added, averaged over tokens and changed branches; per sample.
+        L2 norm over channels of what was taken away or added, root mean square over tokens, mean over the changed
+        branches; per sample.
     """
 
     sigma: float
@@ -100,10 +110,11 @@ class Disruption:
     layer : str
         Full module path of block m; the state that *enters* it is changed, as in paper A.
     kind : str
-        ``massive``, ``random``, ``matched_random``, ``low``: `channels` are set to zero. ``noise``, ``shift``: into the
-        channels `into` goes a random vector that has, on each token, the norm of `channels` there; another direction on
-        every token, or the same on all. The direction depends on `seed` alone, so it is the same at every step, in every
-        row and batch, as the massive channels are.
+        ``massive``, ``random``, ``low``: `channels` are set to zero. ``matched_random``: they are shrunk, on each token by
+        the norm in `norms`, or to zero where they hold less. ``noise``, ``shift``: into the channels `into` goes a random
+        vector of that norm (without `norms`, of the norm that `channels` have on the token); another direction on every
+        token, or the same on all. The direction depends on `seed` alone, so it is the same at every step, in every row and
+        batch, as the massive channels are.
     channels : tuple of int
         Ascending, at least one.
     into : tuple of int
@@ -114,6 +125,8 @@ class Disruption:
         Rows of the batch that are changed. Which the paper changes is not established; ``all`` is the whole model.
     seed : int
         Of the noise.
+    norms : tuple
+        Of the kinds in `MATCHED`: see `Norms`.
     """
 
     layer: str
@@ -123,6 +136,7 @@ class Disruption:
     window: tuple[float, float] = EVERYWHERE
     branches: Branches = "all"
     seed: int = 0
+    norms: Norms = ()
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -132,6 +146,8 @@ class Disruption:
             raise SpecError(f"no channel is left for kind {self.kind!r} at {self.layer}; name at least one channel.")
         if bool(self.into) != (self.kind in ("noise", "shift")):
             raise SpecError(f"`into` names the channels that noise goes into; kind {self.kind!r} has {len(self.into)}.")
+        if self.norms and self.kind not in MATCHED:
+            raise SpecError(f"kind {self.kind!r} sets channels to zero, whatever their norm; `norms` is for {MATCHED}.")
         low, high = self.window
         if not 0 <= low < high <= 1:
             raise SpecError(f"the window ({low:g}, {high:g}) is empty or outside 0 to 1; give low < high, in sigma.")
@@ -145,7 +161,14 @@ class Disruption:
 
     def identity(self) -> dict[str, Any]:
         """All fields as JSON can hold them: what decides whether a stored result is of this disruption."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def norm_at(self, branch: str, sigma: float) -> float:
+        """L2 norm per token of `norms` for a branch (the mean of all, where it is not known) at a noise level."""
+        known = {name: np.asarray(knots) for name, knots in self.norms}
+        each = [known[branch]] if branch in known else list(known.values())
+        return float(np.mean([np.interp(sigma, knots[:, 0], knots[:, 1]) for knots in each]))
 
     @contextlib.contextmanager
     def apply(self, pipe: Any) -> Iterator[Attached]:
@@ -203,14 +226,16 @@ class _Running:
         self.position = list(inspect.signature(type(block).forward).parameters).index(layout.hidden_argument) - 1
         self.open, self.sigma = False, float("nan")
         self.rows: slice = slice(None)
+        self.names: tuple[str, ...] = ("",)
         self.direction: torch.Tensor | None = None
 
     def enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the transformer: tell whether this step is in the window, and which rows are meant."""
         arguments = self.signature.bind(module, *args, **kwargs).arguments
         self.open = True
-        if self.what.window != EVERYWHERE:
+        if self.what.window != EVERYWHERE or self.what.norms:
             self.sigma = place(self.pipe.scheduler, arguments["timestep"]).sigma
+        if self.what.window != EVERYWHERE:
             self.open = self.what.contains(self.sigma)
         self.attached.calls += 1
         self.attached.open_calls += self.open
@@ -222,6 +247,7 @@ class _Running:
                 f"{', '.join(names)}); use branches='all', or guidance above 1."
             )
         size = self.attached.samples = batch // len(names)
+        self.names = names if self._batched() or self.what.branches != "all" else ("",)
         if self.what.branches != "all":
             start = names.index(self.what.branches) * size
             self.rows = slice(start, start + size)
@@ -240,19 +266,30 @@ class _Running:
         part = h_BNC[self.rows]
         # In float32 at least: squares of massive values leave float16's range.
         norm_BN = part[..., list(self.what.channels)].to(torch.promote_types(part.dtype, torch.float32)).norm(dim=-1)
+        planned_BN = self._planned(norm_BN) if self.what.norms else norm_BN
+        changed = part.clone()
         if self.what.kind in ("noise", "shift"):
-            into = list(self.what.into)
-            added = (norm_BN[..., None] * self._direction(part)).to(part.dtype)
-            changed = part.clone()
-            changed[..., into] = changed[..., into] + added
+            into, norm_BN = list(self.what.into), planned_BN
+            changed[..., into] += (norm_BN[..., None] * self._direction(part)).to(part.dtype)
+        elif self.what.kind == "matched_random":
+            picked, held_BN = list(self.what.channels), norm_BN
+            norm_BN = torch.minimum(planned_BN, held_BN)
+            left_BN = torch.where(held_BN > 0, 1 - norm_BN / held_BN, 0.0)
+            changed[..., picked] = (part[..., picked] * left_BN[..., None]).to(part.dtype)
         else:
             changed = edit_channels(part, self.what.channels, "zero")
         out[self.rows] = changed
-        per_sample = norm_BN.mean(dim=-1).reshape(-1, self.attached.samples).mean(dim=0)
+        per_sample = norm_BN.square().mean(dim=-1).sqrt().reshape(-1, self.attached.samples).mean(dim=0)
         self.attached.visits.append(Disturbed(self.sigma, tuple(per_sample.tolist())))
         if name in kwargs:
             return args, kwargs | {name: out}
         return (*args[: self.position], out, *args[self.position + 1 :]), kwargs
+
+    def _planned(self, like_BN: torch.Tensor) -> torch.Tensor:
+        """The norm of `norms` at this step, for the branch of every row; shape (B, N)."""
+        named = self.names if self.what.branches == "all" else (self.what.branches,)
+        each = torch.tensor([self.what.norm_at(name, self.sigma) for name in named], device=like_BN.device)
+        return each.to(like_BN.dtype).repeat_interleave(len(like_BN) // len(named))[:, None].expand_as(like_BN)
 
     def _direction(self, part: torch.Tensor) -> torch.Tensor:
         """Unit vectors (N or 1, len(into)) in float32; drawn on the CPU, so that every device gets the same."""
@@ -305,7 +342,7 @@ def channel_sets(
         Channels set to zero by ``massive``.
     kind : str
         ``massive``; ``random``: as many ordinary channels; ``matched_random``: random ordinary channels, as many as come
-        nearest to the norm of the massive ones; ``low``: as many channels of the lowest mean square; ``noise`` and
+        nearest to holding the norm of the massive ones; ``low``: as many channels of the lowest mean square; ``noise`` and
         ``shift``: all ordinary channels get a vector of the massive channels' norm.
     excluded : sequence of int
         Channels that are no ordinary ones either: massive elsewhere in the model.

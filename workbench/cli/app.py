@@ -162,6 +162,13 @@ def derive_dg(
     layer: Annotated[str, typer.Option(help="Block whose entering state is masked; full module path.")] = "auto",
     channels: Annotated[str, typer.Option(help="Channels to zero, like `66,226`.")] = "auto",
     weight: Annotated[float | None, typer.Option(help="w; default: the documented one.")] = None,
+    action: Annotated[str, typer.Option(help="zero, scale (by --retention) or mean (over tokens).")] = "zero",
+    retention: Annotated[float | None, typer.Option(help="rho of `--action scale`, 0 to 1.")] = None,
+    window: Annotated[str, typer.Option(help="Noise levels at which it acts, like `0.2-0.6`.")] = "auto",
+    sweep: Annotated[
+        Path | None, typer.Option(help="Folder that `sweep` wrote: its best setting is taken, and its evidence.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="dg or cfg+dg: the mode of the sweep that decides.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Derive a Detail Guidance spec, with its evidence, from a recording."""
@@ -176,6 +183,11 @@ def derive_dg(
         layer=layer,
         channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
         weight="auto" if weight is None else weight,
+        action=action,  # type: ignore[arg-type]
+        retention=retention,
+        window="auto" if window == "auto" else parse_window(window),
+        sweep=sweep,
+        mode=mode,
     )
     if out.exists() and not force:
         raise WorkbenchError(f"{out} exists already; choose another --out, or replace it with --force.")
@@ -334,13 +346,27 @@ def parse_grid(text: str) -> int | list[int]:
     """``"5"`` is a number of steps; ``"0,10,19"`` and ``"0:20:5"`` are the steps themselves."""
     try:
         if ":" in text:
-            return list(range(*(int(part) for part in text.split(":"))))
+            steps = range(*(int(part) for part in text.split(":")))
+            if len(steps) > _MOST:
+                raise ValueError
+            return list(steps)
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except (ValueError, TypeError):
         numbers = []
     if not numbers:
         raise WorkbenchError(f"grid = {text!r} can't be read; write how many steps, like 5, or which, like 0,10,19.")
     return numbers if "," in text else numbers[0]
+
+
+def parse_window(text: str) -> dict[str, Any]:
+    """``"0.2-0.6"`` to a window in noise levels."""
+    low, _, high = text.partition("-")
+    try:
+        return {"unit": "sigma", "low": float(low), "high": float(high)}
+    except ValueError:
+        raise WorkbenchError(
+            f"window = {text!r} can't be read; write two noise levels, 0 to 1, like 0.2-0.6."
+        ) from None
 
 
 def main() -> None:

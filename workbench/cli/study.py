@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | N
     Path
         The report's ``index.html``.
     """
-    from workbench import derive_dg, load_pipeline, locate, modulation, save_spec
+    from workbench import derive_dg, load_pipeline, locate, modulation
     from workbench import open as open_store
     from workbench.report import report
 
@@ -129,10 +128,6 @@ def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | N
         console.print(f"[yellow]{error}[/]")
     else:
         given |= _try_out(pipe, model, size, recording, spec, stores, reports, step, yes)
-        reports.mkdir(parents=True, exist_ok=True)
-        best = derive_dg(recording, sweep=given["swept"])
-        given["spec"] = best
-        show.derived(best, save_spec(best, reports / "spec.json", overwrite=True))
     step("Report")
     written = report(store, reports, page=page, **given)
     console.print(f"\nDone in {show.duration(time.monotonic() - start)}. Open [bold]{written}[/] in a browser.")
@@ -185,7 +180,7 @@ def _try_out(
     yes: bool,
 ) -> dict[str, Any]:
     """Disrupt, sweep, compare; returns what the report takes."""
-    from workbench import baselines, disrupt, disruption, sample, sweep
+    from workbench import baselines, derive_dg, disrupt, disruption, sample, save_spec, sweep
     from workbench.analysis.baselines import baselines as analyse_baselines
     from workbench.analysis.sweep import sweep as analyse
     from workbench.sampling.save import save_comparison
@@ -205,16 +200,17 @@ def _try_out(
     tuned: dict[str, Any] = {"model_name": model, "guidance_scale": GUIDANCE, "steps": STEPS, **common}
     swept = sweep(spec, pipe, over=size.over, out=stores / "sweep", recording=recording, **tuned)
     show.tried("sweep", analyse(swept))
+    best = derive_dg(recording, sweep=swept)
+    reports.mkdir(parents=True, exist_ok=True)
+    show.derived(best, save_spec(best, reports / "spec.json", overwrite=True))
     step("Beside other guidances")
-    beside = baselines(spec, pipe, recording=recording, out=stores / "baselines", draws=size.draws, **tuned)
+    beside = baselines(best, pipe, recording=recording, out=stores / "baselines", draws=size.draws, **tuned)
     show.tried("baselines", analyse_baselines(beside))
     step("Sample without and with the spec, from the same seeds")
     images = reports / "comparison"
-    if images.exists():
-        shutil.rmtree(images)
     shown = sample(
-        pipe, prompts=list(size.prompts or prompts[:8]), seeds=100, spec=spec, modes=("plain", "cfg", "dg", "cfg+dg"),
+        pipe, prompts=list(size.prompts or prompts[:8]), seeds=100, spec=best, modes=("plain", "cfg", "dg", "cfg+dg"),
         batch_size=BATCH,
     )  # fmt: skip
-    show.sampled(save_comparison(shown, images).differences, images)
-    return {"disrupted": disrupted, "swept": swept, "baselines": beside, "comparison": images}
+    show.sampled(save_comparison(shown, images, overwrite=True).differences, images)
+    return {"disrupted": disrupted, "swept": swept, "baselines": beside, "spec": best, "comparison": images}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.app import Device, Dtype, Model, Quiet, Revision, Seeds, app, parse_seeds
+from workbench.cli.app import Criterion, Device, Dtype, Model, Quiet, Revision, Seeds, app, parse_seeds
 from workbench.errors import WorkbenchError
 
 #: What `--over layer` and so on stand for where no values are given.
@@ -26,6 +26,11 @@ TrialPrompts = Annotated[
     typer.Option("--prompts", "--prompt", help="A prompt or a .txt file; repeatable [the model's study prompts]."),
 ]
 Batch = Annotated[int, typer.Option(help="Samples generated together.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps [the recording's or the spec's].")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale s [the recording's or the spec's].")]
+Strict = Annotated[bool, typer.Option(help="Refuse other weights of the architecture than the spec's.")]
+Height = Annotated[int | None, typer.Option(help="Pixels.")]
+Width = Annotated[int | None, typer.Option(help="Pixels.")]
 
 
 @app.command()
@@ -35,7 +40,16 @@ def disruption(
     out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/disruption"),
     prompts: TrialPrompts = None,
     seeds: Seeds = "0",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    height: Height = None,
+    width: Width = None,
     layers: Annotated[str | None, typer.Option(help="Blocks, like `transformer_blocks.3` or `0:4` [all].")] = None,
+    channels: Annotated[str | None, typer.Option(help="Massive channels, like `66,226` [located].")] = None,
+    criterion: Criterion = "workbench",
+    kinds: Annotated[list[str] | None, typer.Option("--kind", help="Controls to run; repeatable [all].")] = None,
+    branches: Annotated[str, typer.Option(help="Rows that are changed: all, cond or uncond.")] = "all",
+    product: Annotated[bool, typer.Option("--product", help="All windows at all layers.")] = False,
     draws: Annotated[int, typer.Option(help="Draws of each random control.")] = 2,
     windows: Annotated[bool, typer.Option(help="Also thirds of the trajectory, at half depth.")] = True,
     batch: Batch = 8,
@@ -55,8 +69,10 @@ def disruption(
     recording = open_store(store)
     measured = disrupt(
         load_pipeline(model, revision=revision, dtype=dtype, device=device), recording, out=out, prompts=_texts(prompts),
-        seeds=parse_seeds(seeds), layers=_blocks(layers, recording), draws=draws, **({} if windows else {"windows": {}}),
-        batch_size=batch, progress=not quiet, limit_s=60 * limit, yes=yes,
+        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width,
+        layers=_blocks(layers, recording), channels=None if channels is None else parse_seeds(channels, "channels"),
+        criterion=criterion, branches=branches, product=product, draws=draws, **({"kinds": kinds} if kinds else {}),
+        **({} if windows else {"windows": {}}), batch_size=batch, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
     show.tried("disruption", analyse(measured))
 
@@ -75,8 +91,13 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/sweep"),
     store: Annotated[Path | None, typer.Option(help="A recording of the model, for `channels=matched`.")] = None,
     mode: Annotated[list[str] | None, typer.Option(help="dg or cfg+dg; repeatable [both].")] = None,
+    strict: Strict = True,
     prompts: TrialPrompts = None,
     seeds: Seeds = "0",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    height: Height = None,
+    width: Width = None,
     batch: Batch = 8,
     limit: Limit = 60.0,
     yes: Yes = False,
@@ -94,7 +115,8 @@ def sweep(
 
     measured = run(
         spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), over=parse_over(over),
-        prompts=_texts(prompts), seeds=parse_seeds(seeds), out=out, **({"modes": mode} if mode else {}),
+        prompts=_texts(prompts), seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height,
+        width=width, out=out, strict=strict, **({"modes": mode} if mode else {}),
         recording=None if store is None else open_store(store), batch_size=batch, model_name=model,
         progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
@@ -105,10 +127,18 @@ def sweep(
 def baselines(
     spec: Annotated[Path, typer.Argument(help="A steering spec.")],
     model: Annotated[str, typer.Option(help="Embedded name, local diffusers folder, or hub id.")],
-    store: Annotated[Path | None, typer.Option(help="A recording of the model, for the matched channels.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="A recording of the model; without it there are no matched channels.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 2,
+    strict: Strict = True,
     out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/baselines"),
     prompts: TrialPrompts = None,
     seeds: Seeds = "0",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    height: Height = None,
+    width: Width = None,
     batch: Batch = 8,
     limit: Limit = 60.0,
     yes: Yes = False,
@@ -126,7 +156,8 @@ def baselines(
 
     measured = run(
         spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=_texts(prompts),
-        seeds=parse_seeds(seeds), out=out, recording=None if store is None else open_store(store), batch_size=batch,
+        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width, out=out, draws=draws,
+        strict=strict, recording=None if store is None else open_store(store), batch_size=batch,
         model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
     show.tried("baselines", analyse_baselines(measured))

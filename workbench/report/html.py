@@ -86,6 +86,10 @@ def cards(evidence: Mapping[str, xr.Dataset], spec: dict[str, Any] | None) -> li
     return list(answered.values())
 
 
+def _weight(weight: float | dict[str, Any]) -> str:
+    return "by a schedule" if isinstance(weight, dict) else f"{weight:g}"
+
+
 def _inline(figure: dict[str, Any]) -> dict[str, Any]:
     """A figure's picture as text, shown at one scale for all: 130 CSS pixels an inch, whatever its resolution."""
     content = Path(figure["png"]).read_bytes()

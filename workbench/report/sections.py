@@ -28,6 +28,13 @@ class Section:
 
 Drawn = dict[str, dict[str, Any]]
 
+#: What an action of a spec does, in words.
+ACTIONS = {
+    "zero": "set to zero",
+    "scale": "scaled down by the retention",
+    "mean": "set to their mean over tokens",
+}
+
 
 def model_name(recording: xr.Dataset) -> str:
     """What the model was called when it was recorded."""
@@ -137,10 +144,11 @@ def trajectory(followed: xr.Dataset, drawn: Drawn) -> Section:
 
 def guidance(spec: dict[str, Any] | None, comparison: str | Path | None) -> Section:
     """The derived spec and what it does to images."""
+    done = ACTIONS[spec["action"] if spec else "zero"]
     section = Section(
         "guidance",
         "Detail Guidance",
-        "D = D_u + s (D_c − D_u) + w (D_c − D_m), where D_m is the conditional pass with the massive channels set to zero "
+        f"D = D_u + s (D_c − D_u) + w (D_c − D_m), where D_m is the conditional pass with the massive channels {done} "
         "in the image-token state that enters block m.",
     )
     if spec is not None:

@@ -80,6 +80,14 @@ def test_lower_bound_of_a_share_of_samples():
     np.testing.assert_allclose(inference.proportion_low(np.asarray([8, 0]), 8), [0.05 ** (1 / 8), 0.0])
 
 
+def test_upper_bound_of_a_share_of_samples():
+    high = inference.proportion_high(np.asarray([0, 3, 8]), 8)
+    np.testing.assert_allclose(high[[0, 2]], [1 - 0.05 ** (1 / 8), 1.0])
+    assert stats.binom.cdf(3, 8, high[1]) == pytest.approx(0.05)
+    # 0 of 28 does not show that fewer than a tenth are hit, 0 of 29 does
+    assert inference.proportion_high(np.asarray(0), 28) > 0.1 > inference.proportion_high(np.asarray(0), 29)
+
+
 def test_samples_of_a_prompt_are_averaged_in_the_order_prompts_are_seen():
     values = np.arange(12.0).reshape(6, 2)
     means, names = inference.by_prompt(values, ["b", "a", "b", "c", "a", "b"])

@@ -13,7 +13,7 @@ Legend: S samples, P prompts, R replicates or resamples, X anything else.
 """
 
 from workbench.analysis.inference.intervals import Interval, Method, bootstrap, bootstrap_mean
-from workbench.analysis.inference.multiplicity import adjust, proportion_low
+from workbench.analysis.inference.multiplicity import adjust, proportion_high, proportion_low
 from workbench.analysis.inference.permutation import (
     Permuted,
     max_statistic,
@@ -53,6 +53,7 @@ __all__ = [
     "max_statistic",
     "needed_n",
     "permute_within",
+    "proportion_high",
     "proportion_low",
     "sign_flip",
     "sign_flip_vectors",

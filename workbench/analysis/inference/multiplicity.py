@@ -58,3 +58,26 @@ def proportion_low(successes: NDArray[Any], n: int, *, confidence: float = 0.95)
     counts = np.asarray(successes, dtype=np.int64)
     low = proportion_confint(counts, n, alpha=2.0 * (1.0 - confidence), method="beta")[0]
     return np.where(counts == 0, 0.0, np.asarray(low, dtype=np.float64))
+
+
+def proportion_high(successes: NDArray[Any], n: int, *, confidence: float = 0.95) -> Floats:
+    """One-sided upper bound for a share of replicates (Clopper-Pearson, exact).
+
+    Parameters
+    ----------
+    successes : array
+        Number of replicates, of `n`, in which something held.
+    n : int
+        Replicates looked at, at least 1.
+    confidence : float
+        Coverage of the bound.
+
+    Returns
+    -------
+    array
+        Upper bounds of the share, in [0, 1]; with none of n it is 1 - (1 - confidence)^(1/n).
+    """
+    check_confidence(confidence)
+    counts = np.asarray(successes, dtype=np.int64)
+    high = proportion_confint(counts, n, alpha=2.0 * (1.0 - confidence), method="beta")[1]
+    return np.where(counts == n, 1.0, np.asarray(high, dtype=np.float64))

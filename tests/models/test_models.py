@@ -15,7 +15,7 @@ import torch
 
 from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from workbench.errors import UnsupportedModelError
-from workbench.models import FAMILIES, fingerprint, layout_for, load_pipeline
+from workbench.models import FAMILIES, component_hashes, embedding_hash, fingerprint, layout_for, load_pipeline
 from workbench.models.layout import REFUSED, Guidance
 from workbench.record import make_settings, prepare
 from workbench.record.probe import branches_of
@@ -190,3 +190,20 @@ def test_rows_that_are_no_branches_are_refused() -> None:
     assert branches_of(layout, 6, 3) == ("uncond", "cond")
     with pytest.raises(UnsupportedModelError, match="9 rows for 3 samples"):
         branches_of(layout, 9, 3)
+
+
+def test_hashes_of_the_other_parts_see_weights_and_leave_out_texts_that_are_given() -> None:
+    pipe = tiny_with_texts()
+    before = component_hashes(pipe)
+    assert set(before) == {"vae", "text_encoder", "text_encoder_2", "text_encoder_3"}
+    assert set(component_hashes(pipe, encode)) == {"vae"}
+    with torch.no_grad():
+        next(pipe.vae.parameters()).mul_(0.3)
+    changed = component_hashes(pipe)
+    assert {name for name in before if before[name] != changed[name]} == {"vae"}
+
+
+def test_a_hash_of_embeddings_sees_every_prompt() -> None:
+    assert embedding_hash(None, ["dog"]) is None
+    assert embedding_hash(encode, ["dog", "cat"]) == embedding_hash(encode, ["dog", "cat"])
+    assert embedding_hash(encode, ["dog", "cat"]) != embedding_hash(encode, ["dog", "cow"])

@@ -35,7 +35,7 @@ def experiment(family: Family, pipe: Any, out: Path, **options: Any) -> Path:
         "prompts": PROMPTS, "seeds": SEEDS, "steps": STEPS, "guidance_scale": 3.0, "batch_size": 2, "tier": "full",
         "experiment": "timestep-swap", "grid": GRID, "progress": False, **family.options,
     } | options  # fmt: skip
-    if chosen["experiment"] is None:
+    if chosen["experiment"] is None and "grid" not in options:
         chosen.pop("grid")
     return record(pipe, out=out, encode=family.encode, **chosen)
 
@@ -352,6 +352,7 @@ def test_after_kill_9_a_resume_is_bit_identical(tmp_path: Path) -> None:
         ({"mediate": ["input"]}, "no block named 'input'"),
         ({"mediate": "all", "experiment": "seed-swap"}, "mediate= exchanges the modulation of two timesteps"),
         ({"mediate": "all", "experiment": None}, "mediate= belongs to an experiment"),
+        ({"grid": 3, "experiment": None}, r"grid= \(3\) belongs to an experiment"),
         ({"experiment": "prompt-swap", "prompts": ["dog"]}, "prompt-swap with one prompt \\('dog'\\)"),
         ({"experiment": "seed-swap", "seeds": [0]}, "seed-swap with one seed"),
         ({"select": {"timesteps": "0,1"}}, "takes its steps from the grid"),

@@ -280,13 +280,16 @@ def test_a_steered_pipeline_is_not_recorded_as_if_it_were_plain(
     spec = workbench.derive_dg(
         workbench.open(full_store), channels=[3], layer="transformer_blocks.1", criterion="top_k"
     )
-    with workbench.apply(spec, tiny), pytest.raises(RecordingError, match="A steering spec is being applied"):
+    with (
+        workbench.apply(spec, tiny),
+        pytest.raises(RecordingError, match="A steering spec or a disruption is being applied"),
+    ):
         make_recording(tmp_path / "s.zarr")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_two_recorders_into_one_store_are_refused(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
-    from workbench.record.writer import locked
+    from workbench.store.lock import locked
 
     out = make_recording(tmp_path / "s.zarr")
     with locked(out), pytest.raises(RecordingError, match="Another process"):

@@ -1,6 +1,7 @@
 """What each DiT family looks like; loading, identity and the embedded models."""
 
-from workbench.models.fingerprint import fingerprint
+from workbench.models.altered import refuse_altered
+from workbench.models.fingerprint import component_hashes, embedding_hash, fingerprint
 from workbench.models.generate import Encode, call_arguments, call_defaults, generate, is_steered
 from workbench.models.layout import FAMILIES, Layout, layout_for
 from workbench.models.load import DTYPES, load_pipeline
@@ -14,10 +15,13 @@ __all__ = [
     "Layout",
     "call_arguments",
     "call_defaults",
+    "component_hashes",
     "embedded_path",
+    "embedding_hash",
     "fingerprint",
     "generate",
     "is_steered",
     "layout_for",
     "load_pipeline",
+    "refuse_altered",
 ]

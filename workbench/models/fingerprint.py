@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from workbench.models.generate import Encode
 
 _SAMPLES = 16
 _CHUNK = 1 << 24
@@ -30,6 +33,33 @@ def fingerprint(pipe: Any, *, revision: str | None = None) -> dict[str, str | No
         "repo": repo if repo and repo.count("/") == 1 and not repo.startswith((".", "/", "~")) else None,
         "revision": revision,
     }
+
+
+def component_hashes(pipe: Any, encode: Encode | None = None) -> dict[str, str]:
+    """Weight hashes of what else computes the images: the VAE, and the text encoders unless embeddings are given."""
+    import torch
+
+    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        name: weight_hash(part)
+        for name, part in parts.items()
+        if name != "transformer" and not (encode and name.startswith("text_encoder"))
+    }
+
+
+def embedding_hash(encode: Encode | None, prompts: Sequence[str]) -> str | None:
+    """SHA-256 (16 hex digits) over all prompts' embeddings, where these are given in place of texts; else None."""
+    import torch
+
+    if encode is None:
+        return None
+    digest = hashlib.sha256()
+    for name, value in sorted(encode(prompts).items()):
+        digest.update(name.encode())
+        digest.update(
+            value.detach().float().cpu().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode()
+        )
+    return digest.hexdigest()[:16]
 
 
 def _config_hash(transformer: Any) -> str:

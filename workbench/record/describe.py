@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from workbench.models import Encode, fingerprint
-from workbench.models.fingerprint import weight_hash
+from workbench.models import Encode, component_hashes, embedding_hash, fingerprint
 from workbench.models.layout import Layout
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
@@ -27,35 +25,15 @@ def identity_of(pipe: Any, settings: Settings, encode: Encode | None, revision: 
     return {
         **settings.model_dump(mode="json"),
         "model": fingerprint(pipe, revision=revision),
-        "components": _components(pipe, encode),
+        "components": component_hashes(pipe, encode),
         "pipeline_class": type(pipe).__name__,
         "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
         "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
         "device": pipe.transformer.device.type,
-        "embeddings": _embedding_hash(encode, settings) if encode else None,
+        "embeddings": embedding_hash(encode, settings.prompts),
         "torch": versions()["torch"],
         "diffusers": versions()["diffusers"],
     }
-
-
-def _components(pipe: Any, encode: Encode | None) -> dict[str, str]:
-    """Weight hashes of what else computes the images: the VAE, and the text encoders unless embeddings are given."""
-    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    return {
-        name: weight_hash(part)
-        for name, part in parts.items()
-        if name != "transformer" and not (encode and name.startswith("text_encoder"))
-    }
-
-
-def _embedding_hash(encode: Encode, settings: Settings) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(encode(settings.prompts).items()):
-        digest.update(name.encode())
-        digest.update(
-            value.detach().float().cpu().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode()
-        )
-    return digest.hexdigest()[:16]
 
 
 def coordinates_of(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, generate, is_steered, layout_for, load_pipeline
+from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, refuse_altered
 from workbench.models.generate import pixels_a_token
 from workbench.models.layout import Layout
 from workbench.progress import Progress
@@ -24,8 +24,9 @@ from workbench.record.plan import Plan, make_plan
 from workbench.record.probe import Shape, probe
 from workbench.record.settings import Settings, make_settings
 from workbench.record.trace import traced
-from workbench.record.writer import Writer, locked
+from workbench.record.writer import Writer
 from workbench.store.create import create
+from workbench.store.lock import locked
 from workbench.store.open import check, read_attributes
 from workbench.store.schema import PARTIAL
 from workbench.store.verify import verify
@@ -112,11 +113,11 @@ def record(
     settings = make_settings(
         prompts, seeds, steps=steps, guidance_scale=guidance_scale, height=height, width=width,
         num_frames=num_frames, tier=tier, batch_size=batch_size, select=select, experiment=experiment,
-        grid=(DEFAULT_GRID if grid is None else grid) if experiment else None, mediate=mediate,
+        grid=DEFAULT_GRID if experiment and grid is None else grid, mediate=mediate,
     )  # fmt: skip
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model, revision=revision, dtype=dtype, device=device)
     layout = layout_for(pipe)
-    _refuse_altered(pipe)
+    refuse_altered(pipe, "recorded states", RecordingError)
     settings = resolve_mediate(settings, layout.block_paths(pipe.transformer))
     out = Path(out)
     identity = identity_of(pipe, settings, encode, revision)
@@ -136,26 +137,9 @@ def record(
             hidden_dtype=plan.hidden_dtype,
             attributes=attributes_of(name_of(model, pipe), layout, shape, plan, identity),
         )
-    with locked(out):
+    with locked(out, "recording into", RecordingError):
         _run(pipe, layout, settings, shape, plan, out, encode, progress, repair)
     return out
-
-
-def _refuse_altered(pipe: Any) -> None:
-    """Refuse a pipeline whose transformer does not compute every block anew and as it is."""
-    if is_steered(pipe):
-        raise RecordingError(
-            "A steering spec is being applied to this pipeline, and a recording has no word for that: its numbers would "
-            "pass for the plain model's. Record outside of `with workbench.apply(...)`."
-        )
-    registries = [module.__dict__.get("_diffusers_hook") for module in pipe.transformer.modules()]
-    hooks = [hook for registry in registries if registry is not None for hook in registry.hooks.values()]
-    caches = sorted({type(hook).__name__ for hook in hooks if hook._is_stateful})
-    if caches or getattr(pipe.transformer, "is_cache_enabled", False):
-        raise RecordingError(
-            f"A cache is enabled in this transformer ({', '.join(caches) or 'enable_cache'}): the states of a skipped block "
-            "would be an earlier call's. Disable it (`pipe.transformer.disable_cache()`) and record again."
-        )
 
 
 def prepare(

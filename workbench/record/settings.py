@@ -99,8 +99,6 @@ def make_settings(prompts: Any, seeds: Any, **others: Any) -> Settings:
             raise RecordingError(
                 f"The same {what} is given more than once: {sorted(map(str, twice))}. Equal samples are no independent evidence."
             )
-    if others.get("experiment") is None:
-        others.pop("grid", None)
     try:
         settings = Settings(
             prompts=tuple(texts), seeds=numbers, **{name: value for name, value in others.items() if value is not None}
@@ -123,6 +121,11 @@ def _check_experiment(settings: Settings) -> None:
     if settings.experiment is None:
         if settings.mediate is not None:
             raise RecordingError("mediate= belongs to an experiment: say --experiment timestep-swap as well.")
+        if settings.grid is not None:
+            raise RecordingError(
+                f"grid= ({settings.grid}) belongs to an experiment: say --experiment timestep-swap as well, or choose the "
+                "recorded steps with --timesteps."
+            )
         return
     if settings.select.timesteps is not None:
         raise RecordingError(

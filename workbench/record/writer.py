@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections.abc import Mapping, Sequence
@@ -171,20 +170,3 @@ def runs(samples: Sequence[int | None]) -> list[tuple[slice, slice]]:
         else:
             found.append((slice(row, row + 1), slice(sample, sample + 1)))
     return found
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Any:
-    """Hold a store for one recording process; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there two recorders at once are the user's to avoid
-        yield
-        return
-    # On the metadata file itself: nothing has to be added to the store, and it is never rewritten.
-    with open(path / "zarr.json", "rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecordingError(f"Another process is recording into {path} right now; wait for it to end.") from error
-        yield

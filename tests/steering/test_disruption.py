@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,38 @@ def test_what_cannot_be_meant_is_refused(pipe, change, said):
     given: dict[str, Any] = {"layer": LAYER, "kind": "massive", "channels": MASSIVE} | change
     with pytest.raises(SpecError, match=said), Disruption(**given).apply(pipe):
         pass
+
+
+def test_text_tokens_before_the_image_tokens_are_left_alone():
+    from tests.tiny_flux2 import SIZE, encode_flux2, tiny_flux2
+
+    pipe, layer, seen = tiny_flux2(), "single_transformer_blocks.0", []
+    given = {"num_inference_steps": 1, "output_type": "latent"}
+
+    def keep(module: Any, args: Any, kwargs: Any) -> None:
+        seen.append(kwargs["hidden_states"].clone())
+
+    for what in (None, Disruption(layer, "massive", (3,)), Disruption(layer, "noise", (3,), into=(5, 7))):
+        with what.apply(pipe) if what else contextlib.nullcontext() as attached:
+            handle = pipe.transformer.get_submodule(layer).register_forward_pre_hook(keep, with_kwargs=True)
+            pipe(**encode_flux2(["dog"]), **SIZE, **given, generator=torch.Generator().manual_seed(0))
+            handle.remove()
+    plain, zeroed, noisy = seen
+    text = plain.shape[1] - 6  # a grid of 2 x 3 image tokens
+    assert text > 0
+    for state in (zeroed, noisy):
+        assert torch.equal(state[:, :text], plain[:, :text])
+    assert plain[:, :, 3].all()
+    assert not zeroed[:, text:, 3].any()
+    assert (noisy[:, text:, [5, 7]] != plain[:, text:, [5, 7]]).all()
+    assert attached.norm == pytest.approx(plain[:, text:, 3].square().mean().sqrt().item())
+
+
+def test_identity_says_which_definition_of_the_method_it_is(monkeypatch):
+    what = Disruption(LAYER, "massive", MASSIVE)
+    before = what.identity()
+    monkeypatch.setattr("workbench.steering.disruption.METHOD_VERSION", before["method_version"] + 1)
+    assert what.identity() != before
 
 
 def test_identity_tells_every_field():

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,12 @@ KINDS = ("massive", "random", "matched_random", "low", "noise")
 
 DRAWN = ("random", "matched_random", "noise", "shift")
 """Kinds that depend on a draw. ``shift`` is not among the defaults: noise that is the same on every token."""
+
+METHOD_VERSION = 2
+"""Raised whenever the same fields come to mean something else, or `removed_norm` does; part of every identity.
+
+2: the controls have the norm that the massive channels have in the recording, and `removed_norm` is what was really
+changed; image tokens only, also where text stands before them."""
 
 EVERYWHERE = (0.0, 1.0)
 ROUNDING = 1e-6
@@ -160,8 +167,8 @@ class Disruption:
         return low + ROUNDING < sigma <= high + ROUNDING or (low == 0 and sigma <= ROUNDING)
 
     def identity(self) -> dict[str, Any]:
-        """All fields as JSON can hold them: what decides whether a stored result is of this disruption."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        """All fields as JSON can hold them, and `METHOD_VERSION`: decides whether a stored result is of this disruption."""
+        plain: dict[str, Any] = json.loads(json.dumps({"method_version": METHOD_VERSION, **dataclasses.asdict(self)}))
         return plain
 
     def norm_at(self, branch: str, sigma: float) -> float:
@@ -221,7 +228,9 @@ class _Running:
 
     def __init__(self, what: Disruption, pipe: Any, layout: Layout) -> None:
         self.what, self.pipe, self.layout, self.attached = what, pipe, layout, Attached()
-        block = pipe.transformer.get_submodule(what.layer)
+        stack, block = layout.blocks(pipe.transformer)[what.layer]
+        # Where text tokens stand before the image tokens, the state is changed at the last `tokens` only.
+        self.last, self.tokens = stack.image == "last", 0
         self.signature = inspect.signature(type(pipe.transformer).forward)
         self.position = list(inspect.signature(type(block).forward).parameters).index(layout.hidden_argument) - 1
         self.open, self.sigma = False, float("nan")
@@ -240,6 +249,8 @@ class _Running:
         self.attached.calls += 1
         self.attached.open_calls += self.open
         batch = arguments[self.layout.hidden_argument].shape[0]
+        if self.last:
+            self.tokens = math.prod(self.layout.grid_of_call(module, arguments))
         names = self.layout.guidance.rows if self._batched() else ("cond",)
         if batch % len(names) or self.what.branches not in ("all", *names):
             raise UnsupportedModelError(
@@ -263,7 +274,8 @@ class _Running:
         name = self.layout.hidden_argument
         h_BNC = kwargs[name] if name in kwargs else args[self.position]
         out = h_BNC.clone()
-        part = h_BNC[self.rows]
+        where = (self.rows, slice(-self.tokens if self.last else None, None))
+        part = h_BNC[where]
         # In float32 at least: squares of massive values leave float16's range.
         norm_BN = part[..., list(self.what.channels)].to(torch.promote_types(part.dtype, torch.float32)).norm(dim=-1)
         planned_BN = self._planned(norm_BN) if self.what.norms else norm_BN
@@ -278,7 +290,7 @@ class _Running:
             changed[..., picked] = (part[..., picked] * left_BN[..., None]).to(part.dtype)
         else:
             changed = edit_channels(part, self.what.channels, "zero")
-        out[self.rows] = changed
+        out[where] = changed
         per_sample = norm_BN.square().mean(dim=-1).sqrt().reshape(-1, self.attached.samples).mean(dim=0)
         self.attached.visits.append(Disturbed(self.sigma, tuple(per_sample.tolist())))
         if name in kwargs:

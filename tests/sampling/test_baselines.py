@@ -13,7 +13,8 @@ import xarray as xr
 from tests.planted import hook_record
 from tests.steering.helpers import make_spec
 from tests.tiny import encode, tiny_pipeline
-from workbench.analysis.effects import effects, open_table
+from workbench.analysis.effects import effects
+from workbench.analysis.tables import open_table
 from workbench.errors import SpecError
 from workbench.sampling.baselines import PAG_SCALE, at_depth, baseline_conditions, baselines
 from workbench.sampling.conditions import open_conditions, run_conditions

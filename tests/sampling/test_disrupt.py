@@ -13,9 +13,10 @@ import xarray as xr
 
 from tests.planted import hook_record, planted_pipeline
 from workbench.analysis.disruption import disruption
+from workbench.analysis.tables import open_table
 from workbench.errors import AnalysisError, StoreError, WorkbenchError
 from workbench.sampling.conditions import open_conditions
-from workbench.sampling.disrupt import disrupt, disruption_conditions, open_measured, plan_disruption
+from workbench.sampling.disrupt import disrupt, disruption_conditions, plan_disruption
 from workbench.sampling.sampler import sample
 
 SIDE, STEPS, SEEDS = 32, 4, range(7)
@@ -150,14 +151,14 @@ def test_the_undisturbed_images_are_the_samplers(planted):
 
 def test_it_is_kept_and_the_same_call_runs_nothing_again(planted):
     _, measured, out, pipe, recording = planted
-    xr.testing.assert_identical(open_measured(out).drop_attrs(), measured.drop_attrs())
+    xr.testing.assert_identical(open_table(out, "disruption").drop_attrs(), measured.drop_attrs())
     calls = []
     handle = pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
     again = run(pipe, recording, out)
     handle.remove()
     assert not calls
     xr.testing.assert_identical(again, measured)
-    assert disruption(open_measured(out), resamples=100, flips=99).attrs["verdict"]
+    assert disruption(open_table(out, "disruption"), resamples=100, flips=99).attrs["verdict"]
 
 
 def test_other_settings_in_the_same_folder_are_refused(planted):
@@ -284,5 +285,6 @@ def test_samples_that_are_not_finite_are_named_and_the_rest_is_measured(recordin
     assert not found["finite"].values[found["kind"].values == "massive"].any()
     assert np.isnan(found["value"].values[found["kind"].values == "massive"]).all()
     assert any("massive" in line and "not finite" in line for line in found.attrs["omitted"])
-    with pytest.raises(AnalysisError, match="no usable condition of kind 'massive'"):
-        disruption(found)
+    lost = disruption(found, resamples=100, flips=99)
+    assert (lost["collapsed"].sel(kind="massive") == 1).all()
+    assert (lost["collapsed"].sel(kind="random") < 1).all()

@@ -12,8 +12,8 @@ import xarray as xr
 
 from tests.planted import hook_record
 from tests.steering.helpers import make_spec
-from workbench.analysis.effects import open_table
 from workbench.analysis.sweep import sweep as analyse
+from workbench.analysis.tables import open_table
 from workbench.errors import AnalysisError, SpecError, WorkbenchError
 from workbench.sampling.conditions import open_conditions
 from workbench.sampling.sampler import sample

@@ -14,9 +14,9 @@ from tests.analysis.test_sweep import BETTER, GOOD, NOTHING, made
 from tests.planted import planted_pipeline
 from tests.steering.test_derive import recorded
 from workbench.analysis.sweep import sweep as analyse
+from workbench.analysis.tables import write_table
 from workbench.errors import AnalysisError, SpecError
 from workbench.models import fingerprint
-from workbench.sampling.measured import save_measured
 from workbench.sampling.sweep import settings_of, sweep
 from workbench.steering.derive import DEFAULT_WEIGHT, derive_dg
 from workbench.steering.spec import load_spec, save_spec
@@ -79,7 +79,7 @@ def test_no_gain_is_said_and_the_defaults_stand(recording: xr.Dataset) -> None:
 
 def test_folder_table_and_result_give_the_same_spec(recording: xr.Dataset, tmp_path: Path) -> None:
     data = swept(recording)
-    save_measured(data, tmp_path)
+    write_table(data, tmp_path, "sweep")
     specs = [derive_dg(recording, sweep=source) for source in (data, tmp_path, str(tmp_path), analyse(data))]
     assert len({spec.content_hash for spec in specs}) == 1
 

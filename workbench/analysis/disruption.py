@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,29 +34,6 @@ NORM_TOLERANCE = 0.1
 
 MOST_LOST = 0.1
 """A condition is left out if more than this share of its samples is not finite; other such samples are left out."""
-
-FORMAT = "dit-workbench/disruption"
-MEASURED = "measured.zarr"
-"""Name of what was measured, in the folder of a run."""
-
-
-def open_measured(path: str | Path) -> xr.Dataset:
-    """Open what `workbench.sampling.disrupt` measured: the folder of the run, or the Zarr group in it.
-
-    Raises
-    ------
-    AnalysisError
-        If it is not there, or is something else.
-    """
-    path = Path(path)
-    group = path / MEASURED if (path / MEASURED).exists() else path
-    try:
-        found = xr.open_zarr(str(group), consolidated=False).load()
-    except Exception as error:  # whatever a foreign or damaged folder makes zarr raise
-        raise AnalysisError(f"{path} holds no measured disruption ({error}). Run `disrupt` with this out=.") from error
-    if found.attrs.get("format") != FORMAT:
-        raise AnalysisError(f"{path} has format {found.attrs.get('format')!r}, and a disruption has {FORMAT!r}.")
-    return found
 
 
 def disruption(
@@ -214,7 +190,7 @@ class _Table:
         for name in ("value", "other", "removed_norm", "finite"):
             if name not in measured:
                 raise AnalysisError(
-                    f"what was measured lacks `{name}`; pass the Dataset that `disrupt` returned, or `open_measured(path)`."
+                    f"what was measured lacks `{name}`; pass the Dataset that `disrupt` returned, or `workbench.analysis.tables.open_table(path)`."
                 )
         for name in ("kind", "layer", "window", "draw", "prompt", "measure_kind"):
             if name not in measured.coords:

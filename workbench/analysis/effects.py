@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,31 +22,6 @@ from workbench.analysis.visits import version
 from workbench.errors import AnalysisError
 
 Floats = NDArray[np.float64]
-
-TABLE_FOLDER = "_measured"
-"""Where, in a folder of conditions, the table of their measures lies."""
-
-
-def open_table(path: str | Path) -> xr.Dataset:
-    """Read the table of measures from a folder of conditions (or the table's own folder).
-
-    Raises
-    ------
-    AnalysisError
-        If there is none.
-    """
-    path = Path(path)
-    folder = path if path.name == TABLE_FOLDER else path / TABLE_FOLDER
-    try:
-        table: xr.Dataset = xr.open_zarr(folder, consolidated=False, chunks=None).load()
-    except Exception as error:  # a missing or damaged store makes zarr and xarray raise all kinds of errors
-        raise AnalysisError(
-            f"{path} has no table of measures. Run the same `workbench sweep` again; what is generated already is kept."
-        ) from error
-    text = [str(name) for name in table.variables if table[name].dtype.kind in "TO"]
-    return table.assign_coords(
-        {name: (table[name].dims, np.array(table[name].values.tolist(), dtype=str)) for name in text}
-    )
 
 
 def effects(

@@ -10,10 +10,10 @@ import xarray as xr
 
 from workbench.analysis.baselines import baselines as analyse_baselines
 from workbench.analysis.causal import causal
-from workbench.analysis.disruption import disruption, open_measured
-from workbench.analysis.effects import open_table
+from workbench.analysis.disruption import disruption
 from workbench.analysis.locate import located_channels
 from workbench.analysis.sweep import sweep
+from workbench.analysis.tables import open_table
 from workbench.errors import WorkbenchError
 from workbench.store import open_recording
 
@@ -60,11 +60,11 @@ def tried(
     if experiments:
         evidence["causal"] = swapped(recording, found, experiments, branch)
     if disrupted is not None:
-        evidence["disruption"] = disruption(_opened(disrupted, open_measured))
+        evidence["disruption"] = disruption(open_table(disrupted, "disruption"))
     if swept is not None:
-        evidence["sweep"] = sweep(_opened(swept, open_table))
+        evidence["sweep"] = sweep(open_table(swept, "sweep"))
     if baselines is not None:
-        evidence["baselines"] = analyse_baselines(_opened(baselines, open_table))
+        evidence["baselines"] = analyse_baselines(open_table(baselines, "baselines"))
     return evidence
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.matching import matched_channels
+from workbench.analysis.tables import write_table
 from workbench.errors import AnalysisError, SpecError
 from workbench.models import Encode, layout_for, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
-from workbench.sampling.measured import AUTO, measured, save_measured
+from workbench.sampling.measured import AUTO, measured
 from workbench.sampling.sampler import defaults
 from workbench.sampling.sweep import located, settings_of, steered, study, unsteered
 from workbench.steering.check import check
@@ -109,8 +110,7 @@ strict, progress, limit_s, yes
     table = measured(run, model_name=name, baseline=against, judge=judge, reference=reference)
     table.attrs["left_out"] = lacking + list(table.attrs["left_out"])
     table.attrs["spec"] = json.dumps(settings_of(base) | {"content_hash": base.content_hash}, sort_keys=True)
-    save_measured(table, out)
-    return table
+    return write_table(table, out, "baselines")
 
 
 def baseline_conditions(

@@ -8,9 +8,6 @@ the full product of layers and windows, which would take several times as long; 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.disruption import FORMAT, MEASURED, open_measured
 from workbench.analysis.locate import locate, located_channels
 from workbench.analysis.matching import entering, mean_square
-from workbench.analysis.visits import TEXT, Visits
+from workbench.analysis.tables import write_table
+from workbench.analysis.visits import Visits
 from workbench.errors import AnalysisError, WorkbenchError
 from workbench.models import Encode, fingerprint, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
@@ -205,8 +202,8 @@ def disrupt(
     recording : xr.Dataset
         From `workbench.open`: says which channels are massive and how large all channels are.
     out : str or Path
-        Folder: `IMAGES` in it holds the images (a kill loses at most one batch; the same call goes on), `MEASURED` the
-        result.
+        Folder: `IMAGES` in it holds the images (a kill loses at most one batch; the same call goes on), the table of
+        `workbench.analysis.tables` lies beside it.
     prompts : sequence of str, optional
         Default: the model's study prompts where it ships some (64), else the recording's.
     seeds : int or sequence of int
@@ -251,7 +248,6 @@ def disrupt(
     )  # fmt: skip
     result = measure(run, name)
     result.attrs |= {
-        "format": FORMAT,
         "model_name": name,
         "settings": json.dumps(run.attrs["settings"], sort_keys=True),
         "recording_fingerprint": str(recording.attrs.get("settings_fingerprint", "")),
@@ -262,8 +258,7 @@ def disrupt(
         "plan": json.dumps({key: _plain(value) for key, value in plan.items()}, sort_keys=True),
         "omitted": [*found.omitted, *result.attrs["omitted"]],
     }
-    save_measured(result, out / MEASURED)
-    return result
+    return write_table(result, out, "disruption")
 
 
 def measure(run: xr.Dataset, model_name: str) -> xr.Dataset:
@@ -283,26 +278,8 @@ def measure(run: xr.Dataset, model_name: str) -> xr.Dataset:
     other_SM = np.stack([found[str(name)] for name in result["measure"].values], axis=1)
     result["other"] = (("sample", "measure"), np.where((usable_S & usable_S[swap_S])[:, None], other_SM, np.nan))
     result = result[["value", "other", "removed_norm", "finite"]]
-    for name in [*result.coords, *result.data_vars]:
-        if result[name].dtype.kind not in "fiub":
-            result[name] = (result[name].dims, np.asarray([str(v) for v in result[name].values], dtype=TEXT))
     result.attrs["omitted"] = list(result.attrs.pop("left_out"))
     return result
-
-
-def save_measured(result: xr.Dataset, path: str | Path) -> Path:
-    """Write a measured Dataset as a Zarr group, whole or not at all, in place of an older one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        result.to_zarr(str(around / "new"), zarr_format=3, consolidated=False)
-        if path.exists():
-            os.replace(path, around / "old")
-        os.replace(around / "new", path)
-    finally:
-        shutil.rmtree(around, ignore_errors=True)
-    return path
 
 
 class _States:
@@ -444,4 +421,4 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-__all__ = ["disrupt", "disruption_conditions", "measure", "open_measured", "plan_disruption", "save_measured"]
+__all__ = ["disrupt", "disruption_conditions", "measure", "plan_disruption"]

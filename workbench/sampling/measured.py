@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from workbench.analysis.effects import TABLE_FOLDER
-from workbench.analysis.visits import TEXT
-from workbench.errors import StoreError, WorkbenchError
+from workbench.errors import WorkbenchError
 from workbench.sampling.conditions import not_finite
 from workbench.sampling.measures import TABLE, image_measures
-from workbench.store.create import explain
 
 AUTO: Literal["auto"] = "auto"
 
@@ -104,30 +97,6 @@ def measured(
         "model_name": model_name or "",
     }
     return result
-
-
-def save_measured(table: xr.Dataset, folder: str | Path) -> Path:
-    """Write a table beside the conditions it is of, whole or not at all; `analysis.effects.open_table` reads it.
-
-    Raises
-    ------
-    StoreError
-        If it can't be written.
-    """
-    folder = Path(folder)
-    text = {str(name): table[name].astype(TEXT) for name in table.variables if table[name].dtype.kind == "U"}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        around = Path(tempfile.mkdtemp(prefix=f".{TABLE_FOLDER}-", dir=folder))
-        try:
-            table.assign_coords(text).drop_encoding().to_zarr(around / "table", zarr_format=3, consolidated=False)
-            shutil.rmtree(folder / TABLE_FOLDER, ignore_errors=True)
-            os.replace(around / "table", folder / TABLE_FOLDER)
-        finally:
-            shutil.rmtree(around, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(explain(error, folder)) from error
-    return folder / TABLE_FOLDER
 
 
 def _images(run: xr.Dataset, name: str) -> np.ndarray:

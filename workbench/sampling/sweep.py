@@ -11,10 +11,11 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.matching import matched_channels
+from workbench.analysis.tables import write_table
 from workbench.errors import AnalysisError, SpecError, WorkbenchError
 from workbench.models import Encode, layout_for, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
-from workbench.sampling.measured import AUTO, measured, save_measured
+from workbench.sampling.measured import AUTO, measured
 from workbench.sampling.sampler import defaults
 from workbench.steering.attach import apply
 from workbench.steering.check import check
@@ -119,8 +120,7 @@ def sweep(
     table.attrs["over"] = json.dumps(
         {key: _listed(values) for key, values in over.items()}, sort_keys=True, default=str
     )
-    save_measured(table, out)
-    return table
+    return write_table(table, out, "sweep")
 
 
 def _spec_text(condition: Condition) -> str:

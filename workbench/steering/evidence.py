@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from workbench.analysis import sweep as analysis
-from workbench.analysis.effects import open_table
+from workbench.analysis.tables import open_table
 from workbench.errors import SpecError
 
 CHOICES = ("layer", "channels", "action", "retention", "weight", "window")
@@ -62,7 +62,7 @@ def swept(
         raise SpecError(
             f"the sweep decides {', '.join(CHOICES)}, and {', '.join(given)} is given too; leave one of them out."
         )
-    table = open_table(sweep) if isinstance(sweep, (str, Path)) else sweep
+    table = open_table(sweep, "sweep")
     result = table if "best" in table.attrs else analysis.sweep(table)
     settings = result.attrs.get("settings", {})
     settings = json.loads(settings) if isinstance(settings, str) else settings

@@ -123,6 +123,10 @@ def simulated(
                 for key in ("kind", "layer", "window")
             },
             "draw": ("condition", np.asarray([row["draw"] for row in rows])),
+            "coverage": (
+                "condition",
+                np.asarray([norms.get(row["kind"], np.nan) / norms.get("massive", np.nan) for row in rows]),
+            ),
             "sample": np.arange(n),
             "prompt": ("sample", np.asarray([f"prompt {i // seeds}" for i in range(n)], dtype=text)),
             "seed": ("sample", np.arange(n) % seeds),

@@ -57,7 +57,7 @@ def test_draws_saves_and_says_what_it_shows(module, evidence, tmp_path):
     caption = module.caption(evidence)
     for said in (
         "n = 12 prompts",
-        "Verdict (disruption): ",
+        "Verdict: undecided against equal norm, undecided against equal number.",
         "random 0.1",
         "95% bootstrap",
         "low_pass_similarity",

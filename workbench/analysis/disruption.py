@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from workbench.analysis import inference
-from workbench.analysis.disruption_verdict import ASPECTS, WHOLE, Column, Rules, conclude
+from workbench.analysis.disruption_verdict import ASPECTS, SHARES, WHOLE, Part, Rules, against, conclude
 from workbench.analysis.visits import TEXT, version
 from workbench.errors import AnalysisError
 
@@ -27,13 +27,13 @@ MARGINS = {"low_pass_similarity": 0.05, "recognised": 0.1}
 blurred images, and one more of ten pictures not recognised."""
 
 SMALLEST = 0.1
-"""Smallest loss that counts on the common footing, where 1 is the difference to another prompt's picture."""
+"""Smallest loss of detail that counts, of each measure, where 1 is the difference to another prompt's picture."""
 
 NORM_TOLERANCE = 0.1
-"""How far the measured norm of a control may be from that of the massive channels, as a share, to count as equal."""
+"""How far the norm of a control, as the recording has it, may be from the massive channels', as a share, to count as equal."""
 
 MOST_LOST = 0.1
-"""A condition is left out if more than this share of its samples is not finite; other such samples are left out."""
+"""Nothing is analysed if more than this share of the undisturbed samples is not finite; other such samples are left out."""
 
 
 def disruption(
@@ -55,14 +55,15 @@ def disruption(
     ----------
     measured : xr.Dataset
         From `workbench.sampling.disrupt`: `value(condition, sample, measure)`, `other(sample, measure)`,
-        `removed_norm(condition, sample)`, with `kind`, `layer`, `window`, `draw` of each condition (one of kind ``none``).
+        `removed_norm(condition, sample)`, `finite(condition, sample)`, with `kind`, `layer`, `window`, `draw` of each
+        condition (one of kind ``none``), and `coverage`, its norm in the recording over that of the massive channels.
     detail : sequence of str, optional
-        Measures that make up the loss of detail. Default: ``edge_energy`` and the highest ``band_power``.
+        Measures of detail. Default: ``edge_energy`` and the highest ``band_power``.
     margins : mapping, optional
-        Content measure → largest loss with which it counts as kept. They make up the loss of content. Default: `MARGINS`,
-        as far as they were measured.
+        Content measure → largest loss, in its unit, with which it counts as kept, and largest loss above a control's that
+        counts as no more. Default: `MARGINS`, as far as they were measured.
     smallest : float
-        Smallest loss, and smallest loss above a control's, that counts; on the common footing.
+        The same for every measure of detail, on the common footing.
     norm_tolerance : float
         See `NORM_TOLERANCE`.
     alpha : float
@@ -77,23 +78,27 @@ def disruption(
     Returns
     -------
     xr.Dataset
-        Draws of a kind are averaged inside a sample, seeds inside a prompt. ``measure`` holds what was measured and the two
-        composites ``detail`` and ``content``. With ``_low`` and ``_high``: `effect(cell, kind, measure)`, difference to the
+        Draws of a kind are averaged inside a sample, seeds inside a prompt. A sample that is not finite counts as lost: a
+        loss of 1 in every measure, and not recognised; `collapsed(cell, kind)` is the share of those. ``measure`` holds
+        what was measured and the two composites ``detail`` and ``content``, which are shown and not judged. With ``_low`` and ``_high``: `effect(cell, kind, measure)`, difference to the
         undisturbed sample in the measure's unit; `loss(cell, kind, measure)`, the same on the common footing: as a share
         of `scale(measure)`, the mean absolute difference to another prompt's picture, positive where detail or content is
         lost or the distance to the data grows; `loss_per_norm`, per unit of removed L2 norm;
         `contrast(cell, control, measure)`, loss of the massive channels minus the control's, with `p_value` (sign flips,
-        one-sided: more is lost) and `p_corrected` (largest statistic over the layers, or over the windows);
-        `contrast_per_norm`; `detail_minus_content(cell, kind)`. Further `norm(cell, kind)`, `norm_ratio(cell, control)`;
-        `condition_effect(condition, measure)` of each draw; `content_kept(cell, kind)`; `outcome(control_set, cell)` in words
-        and `states(control_set, cell)`, what it rests on. Attributes: `verdict`, `verdict_reason`, `agrees_with`
-        against controls of equal norm, `verdict_equal_number` and `agrees_with_equal_number` against the papers'.
+        one-sided: more is lost, where a control that gained counts as 0) and `p_corrected` (largest statistic over the
+        layers, or over the windows); `contrast_per_norm`; `detail_minus_content(cell, kind)`. Further `norm(cell, kind)` and
+        `norm_ratio(cell, control)` as measured, `norm_planned(cell, control)` as the recording has it (as measured, where
+        that is not known); `draws(cell, kind)`; `condition_effect(condition, measure)` of each draw;
+        `content_kept(cell, kind)`; `state(cell, measure)` and `compared(cell, control, measure)`, the answers of each
+        measure; `outcome(control_set, cell)` in words and `states(control_set, cell)`, what it rests on. Attributes:
+        `verdict`, `verdict_reason`, `agrees_with` against controls of equal norm, `verdict_equal_number` and
+        `agrees_with_equal_number` against the papers'.
 
     Raises
     ------
     AnalysisError
-        If variables or the undisturbed or the massive condition are missing, a named measure was not measured, or no sample
-        is finite.
+        If variables or the undisturbed or the massive condition are missing, a named measure was not measured, or too few
+        undisturbed samples are finite.
     """
     if not (0 < alpha < 0.5 and smallest > 0 and norm_tolerance >= 0):
         raise AnalysisError(
@@ -108,21 +113,21 @@ def disruption(
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
 
     raw_SEDM = table.value_SEDM - table.plain_SM[:, None, None]
-    scale_M = table.scale()
+    scale_M = table.scale_M
     with np.errstate(divide="ignore", invalid="ignore"):
-        sign_M = np.where(table.kinds_of == "distance", 1.0, -1.0)
-        loss_SEDM = np.where(scale_M > 0, sign_M * raw_SEDM / scale_M, np.nan)
+        loss_SEDM = np.where(scale_M > 0, table.sign_M * raw_SEDM / scale_M, np.nan)
     omitted = [f"{names[i]}: pictures of other prompts do not differ in it, so it has no footing"
                for i in np.flatnonzero(~(scale_M > 0))]  # fmt: skip
     composite = []
+    judged = {aspect: [name for name in chosen[aspect] if scale_M[names.index(name)] > 0] for aspect in ASPECTS}
     for aspect in ASPECTS:
-        at = [names.index(name) for name in chosen[aspect] if scale_M[names.index(name)] > 0]
+        at = [names.index(name) for name in judged[aspect]]
         nothing = np.full(loss_SEDM.shape[:3], np.nan)
         composite.append(loss_SEDM[..., at].mean(axis=-1) if at else nothing)
     loss_SEDM = np.concatenate([loss_SEDM, np.stack(composite, axis=-1)], axis=-1)
     raw_SEDM = np.concatenate([raw_SEDM, -np.stack(composite, axis=-1)], axis=-1)
 
-    columns = [table.column(name, loss_SEDM[..., m], raw_SEDM[..., m]) for m, name in enumerate([*names, *ASPECTS])]
+    columns = [table.column(loss_SEDM[..., m], raw_SEDM[..., m]) for m in range(len(names) + len(ASPECTS))]
 
     result = _frame(table, [*names, *ASPECTS])
     result["scale"] = (
@@ -139,6 +144,13 @@ def disruption(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = result["norm"].values[:, 1:] / result["norm"].values[:, :1]
     result["norm_ratio"] = (("cell", "control"), ratio, {"long_name": "norm of the control / of the massive channels"})
+    result["norm_planned"] = (
+        ("cell", "control"),
+        np.where(np.isfinite(table.coverage_ED[:, 1:]), table.coverage_ED[:, 1:], ratio),
+        {"long_name": "the same, as the recording has it"},
+    )
+    result["draws"] = (("cell", "kind"), table.draws_ED)
+    result["collapsed"] = (("cell", "kind"), table.collapsed_ED, {"long_name": "share of samples that are not finite"})
     result["condition_effect"] = (
         ("condition", "measure"),
         np.concatenate([table.condition_effect(), np.full((len(table.condition), 2), np.nan)], axis=1),
@@ -156,13 +168,21 @@ def disruption(
         _put(result, "contrast", per, contrasts, options, "loss of the massive channels − of the control")
         by_norm = [c.per_norm_RED[:, :, :1] - c.per_norm_RED[:, :, 1:] for c in columns]
         _put(result, "contrast_per_norm", per, by_norm, options, "the same per unit of removed norm")
-        for name, values in zip(("p_value", "p_corrected"), _tests(contrasts, whole_E, flips, seed), strict=True):
+        tests = _tests([against(c.loss_RED) for c in columns], whole_E, flips, seed)
+        for name, values in zip(("p_value", "p_corrected"), tests, strict=True):
             result[name] = (per, values, {"long_name": "sign flips: the massive channels lose more"})
     both_SED = loss_SEDM[..., -2] - loss_SEDM[..., -1]
-    balance = table.column("", both_SED, both_SED).loss_RED[..., None]
+    balance = table.column(both_SED, both_SED).loss_RED[..., None]
     _put(result, "detail_minus_content", ("cell", "kind"), [balance[..., 0]], options, "loss of detail − of content")
 
-    n = min(len(column.loss_RED) for column in columns[-2:])
+    by_name = dict(zip(names, columns, strict=False))
+    # Content is judged in the unit of its margin, detail on the common footing.
+    parts = [Part(name, "detail", by_name[name].loss_RED, smallest) for name in judged["detail"]]
+    parts += [
+        Part(name, "content", by_name[name].loss_RED * scale_M[names.index(name)], wanted[name])
+        for name in judged["content"]
+    ]
+    n = min(len(part.loss_RED) for part in parts) if parts else 0
     parameters = {
         "detail": chosen["detail"],
         "margins": wanted,
@@ -170,7 +190,6 @@ def disruption(
         "alpha": alpha,
         "norm_tolerance": norm_tolerance,
         "flips": flips,
-        "most_lost": MOST_LOST,
     }
     result.attrs = {
         **table.attrs(),
@@ -179,12 +198,26 @@ def disruption(
         "parameters": json.dumps(parameters, sort_keys=True),
         "omitted": [*table.omitted, *omitted],
     }
-    rules = Rules(wanted, smallest, norm_tolerance, alpha, flips, seed)
-    return conclude(result, {column.name: column for column in columns}, whole_E, rules)
+    return conclude(result, parts, whole_E, Rules(norm_tolerance, alpha, flips, seed), table.dropped)
+
+
+class _Column(NamedTuple):
+    """One measure, replicates first; NaN in a cell and kind that was not run."""
+
+    loss_RED: np.ndarray
+    raw_RED: np.ndarray
+    norm_RED: np.ndarray
+
+    @property
+    def per_norm_RED(self) -> np.ndarray:
+        """Loss per unit of removed norm; NaN where none was removed."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = self.loss_RED / self.norm_RED
+        return np.where(np.isfinite(share), share, np.nan)
 
 
 class _Table:
-    """The measured conditions as arrays: samples that are finite throughout, draws averaged."""
+    """The measured conditions as arrays: samples that are finite undisturbed, draws averaged."""
 
     def __init__(self, measured: xr.Dataset) -> None:
         for name in ("value", "other", "removed_norm", "finite"):
@@ -206,30 +239,36 @@ class _Table:
             raise AnalysisError("there is no undisturbed condition (kind 'none'), so there is nothing to compare with.")
         plain = kinds.index("none")
         names = [str(name) for name in measured["condition"].values]
-        kept = []
-        for k, kind in enumerate(kinds):
-            lost = float((~finite_KS[k]).mean())
-            if lost > MOST_LOST:
-                self.omitted.append(f"{names[k]}: {lost:.0%} of its samples are not finite")
-            elif kind != "none" and not np.isfinite(norm_KS[k]).any():
-                self.omitted.append(f"{names[k]}: no step of the run was in its window")
-            elif kind != "none":
-                kept.append(k)
-        if plain is not None and (~finite_KS[plain]).mean() > MOST_LOST:
+        labels = [(str(a), str(b)) for a, b in zip(measured["layer"].values, measured["window"].values, strict=True)]
+        usable_S: np.ndarray = finite_KS[plain]
+        if (~usable_S).mean() > MOST_LOST:
             raise AnalysisError(
                 "too many of the undisturbed samples are not finite; use float32, or a lower guidance scale."
             )
-        usable_S: np.ndarray = np.asarray(finite_KS[[plain, *kept]].all(axis=0))
-        if not usable_S.any():
-            raise AnalysisError("no sample is finite in all conditions, so nothing can be compared.")
         if not usable_S.all():
-            self.omitted.append(f"{int((~usable_S).sum())} samples that are not finite in some condition")
+            self.omitted.append(f"{int((~usable_S).sum())} samples that are not finite undisturbed")
+        finite_KS, norm_KS = finite_KS[:, usable_S], norm_KS[:, usable_S]
+        kept, self.dropped = [], []
+        for k, kind in enumerate(kinds):
+            known = finite_KS[k] & np.isfinite(norm_KS[k])
+            if kind == "none":
+                continue
+            if not known.any() and finite_KS[k].any():
+                self.omitted.append(f"{names[k]}: no step of the run was in its window")
+                if kind == "massive" and labels[k][1] == WHOLE:
+                    self.dropped.append(labels[k][0])
+                continue
+            kept.append(k)
+            norm_KS[k] = np.where(known, norm_KS[k], norm_KS[k][known].mean() if known.any() else np.nan)
+            if not finite_KS[k].all():
+                self.omitted.append(
+                    f"{names[k]}: {(~finite_KS[k]).mean():.0%} of its samples are not finite; they count as lost"
+                )
         self.n_recorded = len(usable_S)
         self.samples = np.flatnonzero(usable_S)
         self.prompts = [str(prompt) for prompt in measured["prompt"].values[usable_S]]
         self.measures = [str(name) for name in measured["measure"].values]
         self.kinds_of = np.asarray([str(kind) for kind in measured["measure_kind"].values])
-        labels = [(str(a), str(b)) for a, b in zip(measured["layer"].values, measured["window"].values, strict=True)]
         self.cells = list(dict.fromkeys(labels[k] for k in kept if kinds[k] == "massive"))
         if not self.cells:
             raise AnalysisError("there is no usable condition of kind 'massive', so there is nothing to analyse.")
@@ -239,25 +278,37 @@ class _Table:
         self.kinds = ["massive", *(k for k in dict.fromkeys(kinds) if k in there and k != "massive")]
         self.condition = kept
         self.plain_SM, self.other_SM = value_KSM[plain][usable_S], other_SM[usable_S]
-        self.value_KSM = value_KSM[:, usable_S]
+        self.scale_M = self.scale()
+        self.sign_M = np.where(self.kinds_of == "distance", 1.0, -1.0)
+        # A picture that is lost is as far from its own as another prompt's picture is, and is not recognised.
+        lost_SM = self.plain_SM + self.sign_M * self.scale_M
+        shares = [m for m, name in enumerate(self.measures) if name in SHARES]
+        lost_SM[:, shares] = np.where(np.isfinite(self.plain_SM[:, shares]), 0.0, np.nan)
+        self.value_KSM = np.where(finite_KS[..., None], value_KSM[:, usable_S], lost_SM)
         shape = (len(self.samples), len(self.cells), len(self.kinds))
         self.value_SEDM = np.full((*shape, len(self.measures)), np.nan)
         self.norm_SED = np.full(shape, np.nan)
-        self.exists_ED = np.zeros(shape[1:], dtype=bool)
+        self.coverage_ED, self.collapsed_ED = np.full(shape[1:], np.nan), np.full(shape[1:], np.nan)
+        self.draws_ED = np.zeros(shape[1:], dtype=np.int64)
+        coverage_K = np.full(len(kinds), np.nan)
+        if "coverage" in measured.coords:
+            coverage_K = np.asarray(measured["coverage"].values, dtype=float)
         for e, cell in enumerate(self.cells):
             for d, kind in enumerate(self.kinds):
                 draws = [k for k in kept if labels[k] == cell and kinds[k] == kind]
                 if draws:
-                    self.exists_ED[e, d] = True
+                    self.draws_ED[e, d] = len(draws)
                     self.value_SEDM[:, e, d] = self.value_KSM[draws].mean(axis=0)
-                    self.norm_SED[:, e, d] = norm_KS[draws][:, usable_S].mean(axis=0)
+                    self.norm_SED[:, e, d] = norm_KS[draws].mean(axis=0)
+                    self.coverage_ED[e, d] = coverage_K[draws].mean()
+                    self.collapsed_ED[e, d] = (~finite_KS[draws]).mean()
                 else:
                     self.omitted.append(f"{kind} at {cell[0]}, {cell[1]}: no usable condition")
 
-    def column(self, name: str, loss_SED: np.ndarray, raw_SED: np.ndarray) -> Column:
+    def column(self, loss_SED: np.ndarray, raw_SED: np.ndarray) -> _Column:
         """Replicates of a measure, from the samples that have it in every cell and kind that was run."""
-        rows = np.isfinite(raw_SED[:, self.exists_ED]).all(axis=1)
-        return Column(name, *(self.by_prompt(values, rows) for values in (loss_SED, raw_SED, self.norm_SED)))
+        rows = np.isfinite(raw_SED[:, self.draws_ED > 0]).all(axis=1)
+        return _Column(*(self.by_prompt(values, rows) for values in (loss_SED, raw_SED, self.norm_SED)))
 
     def condition_effect(self) -> np.ndarray:
         """Mean difference to the undisturbed sample, of each condition by itself; shape (K, M)."""

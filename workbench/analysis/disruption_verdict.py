@@ -1,8 +1,11 @@
 """What a disruption says about massive activations: the rules, from intervals and tests to words.
 
-At each layer (cell) two questions are asked of each aspect, detail and content: is something *lost*, and is *more* lost than
-by each control? Both have three answers, since not finding a loss is no evidence that there is none. `docs/methods.md` has
-the table.
+At each layer (cell) every measure of detail and of content is *lost*, *kept* or *unclear*, and its loss is *more* than with
+each control, *no more*, or *unclear*: not finding a loss is no evidence that there is none. An aspect is carried where one of
+its measures is lost, and more than with every control; it is not carried where all are kept, or no more lost than with one
+control. What is carried at any layer is carried. `docs/methods.md` has the table.
+
+Legend: R replicates (prompts), E cells (layer × window), D kinds of disruption, the massive channels first, Q controls.
 """
 
 from __future__ import annotations
@@ -25,7 +28,19 @@ EQUAL_NUMBER = ("random", "low")
 """Controls of the papers: as many channels."""
 
 EQUAL_NORM = ("matched_random", "noise", "shift")
-"""Controls that take away or add as much as the massive channels hold; they count where their measured norm agrees."""
+"""Controls that take away or add as much as the massive channels hold; they count where that norm was to be had."""
+
+SETS = {"equal norm": EQUAL_NORM, "equal number": EQUAL_NUMBER}
+
+SHARES = ("recognised",)
+"""Measures that are 0 or 1 of a picture. Where no picture is lost there is no spread to reckon a bound from, so theirs is
+the exact one of the share of prompts that lose any."""
+
+FEW = 10
+"""With fewer prompts than these that differ at all, the difference to a control in such a measure has the exact bound, too."""
+
+ROUNDING = 1e-9
+"""Draws and seeds are averaged, so what is equal may differ by less than this."""
 
 AGREES = {
     "detail only": "Gan et al.",
@@ -39,181 +54,86 @@ AGREES = {
 
 
 class Rules(NamedTuple):
-    """Parameters of the verdict; see the module's constants."""
+    """Parameters of the verdict; see the constants of `workbench.analysis.disruption`."""
 
-    margins: Mapping[str, float]
-    smallest: float
     norm_tolerance: float
     alpha: float
     resamples: int
     seed: int
 
 
-class Column(NamedTuple):
-    """One measure, replicates first; NaN in a cell and kind that was not run."""
+class Part(NamedTuple):
+    """One measure of an aspect: losses (R, E, D) in the unit of its margin, NaN in a cell and kind that was not run."""
 
     name: str
+    aspect: str
     loss_RED: np.ndarray
-    raw_RED: np.ndarray
-    norm_RED: np.ndarray
-
-    @property
-    def per_norm_RED(self) -> np.ndarray:
-        """Loss per unit of removed norm; NaN where none was removed."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = self.loss_RED / self.norm_RED
-        return np.where(np.isfinite(share), share, np.nan)
+    margin: float
 
 
-class _Cell(NamedTuple):
-    """What one cell says against one set of controls."""
+class Cell(NamedTuple):
+    """What one cell says against one set of controls.
 
-    outcome: str
+    Attributes
+    ----------
+    carried : dict
+        Aspect → True, False, or None where it is open.
+    content_kept : bool
+    states : str
+        What it rests on.
+    needed : float
+        Replicates that would decide it; NaN where nothing is open, or no number is known.
+    counted : tuple of str
+        Controls that bore on it.
+    """
+
+    carried: Mapping[str, bool | None]
+    content_kept: bool
     states: str
     needed: float
+    counted: tuple[str, ...]
+
+    @property
+    def outcome(self) -> str:
+        """In words."""
+        return outcome(self.carried, content_kept=self.content_kept)
 
 
-SETS = {"equal norm": EQUAL_NORM, "equal number": EQUAL_NUMBER}
+class _Found(NamedTuple):
+    """Answers for one measure: of the massive channels (E,), of every kind (E, D), against each control (E, Q)."""
+
+    lost_E: np.ndarray
+    gained_E: np.ndarray
+    kept_ED: np.ndarray
+    more_EQ: np.ndarray
+    no_more_EQ: np.ndarray
 
 
-def conclude(result: xr.Dataset, columns: Mapping[str, Column], whole_E: np.ndarray, rules: Rules) -> xr.Dataset:
-    """Add outcomes of each cell, and the verdict over all layers, to the numbers in `result`."""
-    lost = {aspect: _lost(columns, aspect, whole_E, rules) for aspect in ASPECTS}
-    kept = {aspect: _kept(columns, aspect, rules) for aspect in ASPECTS}
-    result["content_kept"] = (
-        ("cell", "kind"), kept["content"], {"long_name": "loss of content within the margin, supported"},
-    )  # fmt: skip
-    controls = [str(name) for name in result["control"].values]
-    found: dict[str, list[_Cell]] = {name: [] for name in SETS}
-    for name, members in SETS.items():
-        for e in range(len(whole_E)):
-            usable = _usable(result, e, [q for q, control in enumerate(controls) if control in members], rules)
-            found[name].append(_judge(result, columns, e, usable, lost, kept, rules, name))
-    dims = ("control_set", "cell")
-    result.coords["control_set"] = np.asarray(list(SETS), dtype=TEXT)
-    for key in ("outcome", "states"):
-        texts = [[getattr(cell, key) for cell in cells] for cells in found.values()]
-        result[key] = (dims, np.asarray(texts, dtype=TEXT))
-    result["needed"] = (
-        dims, np.array([[cell.needed for cell in cells] for cells in found.values()]),
-        {"long_name": "replicates that would decide what is undecided; NaN where all is decided"},
-    )  # fmt: skip
-    verdicts = {name: _overall(cells, whole_E) for name, cells in found.items()}
-    first, second = (verdicts[name] for name in SETS)
-    result.attrs |= {
-        "verdict": first,
-        "agrees_with": AGREES[first],
-        "verdict_equal_number": second,
-        "agrees_with_equal_number": AGREES[second],
-        "verdict_reason": _reason(result, found, verdicts, whole_E, rules),
-    }
-    return result
+def against(loss_RED: np.ndarray) -> np.ndarray:
+    """Loss of the massive channels minus that of each control, (R, E, Q); a control that gained on the mean counts as 0."""
+    control = loss_RED[:, :, 1:]
+    if not len(control):
+        return np.asarray(control)
+    return np.asarray(loss_RED[:, :, :1] - np.where(control.mean(axis=0) < 0, 0.0, control))
 
 
-class _Usable(NamedTuple):
-    """Controls (positions) that can show that the massive channels lose more, or no more, than a control."""
+def upper(values_RX: np.ndarray, *, alpha: float, exact: bool) -> np.ndarray:
+    """One-sided upper bound, at level `alpha`, of the mean over replicates; NaN with too few of them.
 
-    more: list[int]
-    no_more: list[int]
-
-
-def _usable(result: xr.Dataset, e: int, run: Sequence[int], rules: Rules) -> _Usable:
-    """Which controls of a set bear on which answer in a cell.
-
-    Controls of equal number do on both, and so do those of equal norm whose measured norm is that of the massive channels.
-    One that changed the state by more speaks for "more" where there is none of equal norm: less was lost although more was
-    changed. One that changed it by less speaks for "no more", for the same reason turned round.
+    Student's; with `exact`, for values of at most 1: Clopper and Pearson's bound of the share of replicates above 0, which
+    the mean can't exceed.
     """
-    ratio_Q = result["norm_ratio"].values[e]
-    there = [q for q in run if math.isfinite(ratio_Q[q])]
-    free = [q for q in there if str(result["control"].values[q]) not in EQUAL_NORM]
-    normed = [q for q in there if q not in free]
-    equal = [q for q in normed if abs(ratio_Q[q] - 1) <= rules.norm_tolerance]
-    larger = [q for q in normed if ratio_Q[q] > 1 + rules.norm_tolerance]
-    smaller = [q for q in normed if ratio_Q[q] < 1 - rules.norm_tolerance]
-    return _Usable(free + (equal or larger), free + equal + smaller)
-
-
-def _parts(columns: Mapping[str, Column], aspect: str, rules: Rules) -> list[tuple[np.ndarray, float]]:
-    """What has to be kept or lost for an aspect, (R, E, D), each with its margin.
-
-    Detail is judged by its composite. Content by every measure in its own unit: half of the pictures no longer recognised
-    is not made up for by blurred images that are alike.
-    """
-    if aspect == "detail":
-        return [(columns["detail"].loss_RED, rules.smallest)]
-    return [(-columns[name].raw_RED, margin) for name, margin in rules.margins.items()]
-
-
-def _lost(columns: Mapping[str, Column], aspect: str, whole_E: np.ndarray, rules: Rules) -> np.ndarray:
-    """Whether the massive channels lose more than the margin, family-wise over layers and measures; bool (E,)."""
-    parts = _parts(columns, aspect, rules)
-    out = np.zeros(len(whole_E), dtype=bool)
-    for loss_RED, margin in parts:
-        for family in (whole_E, ~whole_E):
-            at = np.flatnonzero(family & np.isfinite(loss_RED[:, :, 0]).all(axis=0))
-            if len(at) and len(loss_RED) >= inference.MINIMUM_SAMPLES:
-                beyond = loss_RED[:, at, 0] - margin
-                test = inference.sign_flip(beyond, alternative="greater", resamples=rules.resamples, seed=rules.seed)
-                out[at] |= test.p_corrected * len(parts) < rules.alpha
-    return out
-
-
-def _kept(columns: Mapping[str, Column], aspect: str, rules: Rules) -> np.ndarray:
-    """Whether the loss is supported to be below the margin, in every measure of the aspect; bool (E, D)."""
-    parts = [_below(loss_RED, margin, rules) for loss_RED, margin in _parts(columns, aspect, rules)]
-    if not parts:
-        return np.zeros(columns["content"].loss_RED.shape[1:], dtype=bool)
-    return np.asarray(np.all(parts, axis=0))
-
-
-def _below(values_RX: np.ndarray, margin: float, rules: Rules) -> np.ndarray:
-    """Non-inferiority, the side of TOST that matters: the upper bound at level alpha is below the margin; bool (X,)."""
     if len(values_RX) < inference.MINIMUM_SAMPLES:
-        return np.zeros(values_RX.shape[1:], dtype=bool)
-    return np.asarray(inference.equivalence(values_RX, margin=margin, alpha=rules.alpha).high < margin)
+        return np.full(values_RX.shape[1:], np.nan)
+    high = np.asarray(inference.equivalence(values_RX, margin=1.0, alpha=alpha).high)
+    if not exact:
+        return high
+    share = inference.proportion_high((values_RX > ROUNDING).sum(axis=0), len(values_RX), confidence=1 - alpha)
+    return np.where(np.isfinite(high), share, np.nan)
 
 
-def _judge(
-    result: xr.Dataset,
-    columns: Mapping[str, Column],
-    e: int,
-    usable: _Usable,
-    lost: Mapping[str, np.ndarray],
-    kept: Mapping[str, np.ndarray],
-    rules: Rules,
-    control_set: str,
-) -> _Cell:
-    """Outcome of one cell against these controls (positions)."""
-    n = int(result.attrs["n_replicates"])
-    if n < inference.MINIMUM_SAMPLES:
-        return _Cell("undecided", f"{n} replicates, of at least {inference.MINIMUM_SAMPLES}", inference.MINIMUM_SAMPLES)
-    if not rules.margins or not np.isfinite(columns["content"].loss_RED[:, e, 0]).all():
-        return _Cell("undecided", "no measure of content", math.nan)
-    carried, words, needed = {}, [], []
-    for aspect in ASPECTS:
-        loss_RED = columns[aspect].loss_RED
-        names = [str(name) for name in result["measure"].values]
-        more = bool(usable.more) and all(
-            result["p_corrected"].values[e, q, names.index(aspect)] < rules.alpha for q in usable.more
-        )
-        contrasts = [loss_RED[:, e, 0] - loss_RED[:, e, 1 + q] for q in usable.no_more]
-        not_more = any(bool(_below(contrast, rules.smallest, rules)) for contrast in contrasts)
-        is_lost, is_kept = bool(lost[aspect][e]), bool(kept[aspect][e, 0])
-        # More by so little that it does not count is not more.
-        carried[aspect] = False if is_kept or not_more else True if is_lost and more else None
-        loss = "lost" if is_lost else "kept" if is_kept else "loss unclear"
-        control = "no more than a control" if not_more else "more than controls" if more else "against controls unclear"
-        if not (usable.more or usable.no_more):
-            control = f"no control of {control_set}"
-        words.append(f"{aspect} {loss}" + ("" if is_kept else f", {control}"))
-        if carried[aspect] is None:
-            needed.append(_needed(columns, aspect, e, contrasts, is_lost, more, rules))
-    outcome = _outcome(carried, content_kept=bool(kept["content"][e, 0]))
-    return _Cell(outcome, "; ".join(words), max(needed, default=math.nan) if outcome == "undecided" else math.nan)
-
-
-def _outcome(carried: Mapping[str, bool | None], *, content_kept: bool) -> str:
+def outcome(carried: Mapping[str, bool | None], *, content_kept: bool) -> str:
+    """Name what is carried, at a layer or anywhere."""
     if carried["content"]:
         return "detail and content" if carried["detail"] else "content"
     if carried["content"] is None or carried["detail"] is None:
@@ -223,98 +143,269 @@ def _outcome(carried: Mapping[str, bool | None], *, content_kept: bool) -> str:
     return "detail only" if content_kept else "detail, and content no more than controls"
 
 
-def _needed(
-    columns: Mapping[str, Column],
-    aspect: str,
-    e: int,
-    contrasts: list[np.ndarray],
-    lost: bool,
-    more: bool,
-    rules: Rules,
-) -> float:
-    """Replicates that would settle what is open: the loss against its margin, else the contrast against the smallest."""
-    if lost and not more and contrasts:
-        open_ = [(contrast, rules.smallest) for contrast in contrasts]
-    else:
-        open_ = [(loss_RED[:, e, 0], margin) for loss_RED, margin in _parts(columns, aspect, rules)]
-    numbers = []
-    for values, margin in open_:
-        bounds = inference.equivalence(values, margin=margin, alpha=0.025)
-        numbers.append(inference.enough_for(inference.Interval(*bounds[:3]), margin=margin, n=len(values)))
-    return max(numbers) if lost and not more else min(numbers)
+def conclude(
+    result: xr.Dataset, parts: Sequence[Part], whole_E: np.ndarray, rules: Rules, dropped: Sequence[str] = ()
+) -> xr.Dataset:
+    """Add what each measure and cell says, and the verdict over all layers, to the numbers in `result`.
+
+    `dropped` names layers whose massive channels were disrupted over the whole trajectory without a usable result.
+    """
+    answers = {part.name: _answers(result, part, parts, whole_E, rules) for part in parts}
+    _put_answers(result, parts, answers)
+    cells = {
+        name: [_judge(result, parts, answers, e, members, rules, name) for e in range(len(whole_E))]
+        for name, members in SETS.items()
+    }
+    dims = ("control_set", "cell")
+    result.coords["control_set"] = np.asarray(list(SETS), dtype=TEXT)
+    for key in ("outcome", "states"):
+        texts = [[getattr(cell, key) for cell in row] for row in cells.values()]
+        result[key] = (dims, np.asarray(texts, dtype=TEXT))
+    result["needed"] = (
+        dims, np.array([[cell.needed for cell in row] for row in cells.values()]),
+        {"long_name": "replicates that would decide what is undecided; NaN where all is decided"},
+    )  # fmt: skip
+    lost = [Cell(dict.fromkeys(ASPECTS), False, f"{layer} has no usable result", math.nan, ()) for layer in dropped]
+    whole = {name: [cell for cell, yes in zip(row, whole_E, strict=True) if yes] + lost for name, row in cells.items()}
+    first, second = (overall(row) for row in whole.values())
+    result.attrs |= {
+        "verdict": first,
+        "agrees_with": AGREES[first],
+        "verdict_equal_number": second,
+        "agrees_with_equal_number": AGREES[second],
+        "verdict_reason": _reason(result, parts, whole, whole_E),
+    }
+    return result
 
 
-def _overall(cells: Sequence[_Cell], whole_E: np.ndarray) -> str:
-    """One outcome of all layers: what is carried anywhere is carried; what is not has to be known of every layer."""
-    outcomes = {cell.outcome for cell, whole in zip(cells, whole_E, strict=True) if whole}
-    for strongest in ("detail and content", "content"):
-        if strongest in outcomes:
-            return strongest
-    if not outcomes or "undecided" in outcomes:
+def overall(cells: Sequence[Cell]) -> str:
+    """One outcome of all layers: what is carried at any is carried; what is not, or kept, has to be so at all."""
+    if not cells:
         return "undecided"
-    if "detail, and content no more than controls" in outcomes:
-        return "detail, and content no more than controls"
-    return "detail only" if "detail only" in outcomes else "neither"
+    carried: dict[str, bool | None] = {}
+    for aspect in ASPECTS:
+        each = [cell.carried[aspect] for cell in cells]
+        carried[aspect] = True if True in each else None if None in each else False
+    return outcome(carried, content_kept=all(cell.content_kept for cell in cells))
+
+
+def _answers(result: xr.Dataset, part: Part, parts: Sequence[Part], whole_E: np.ndarray, rules: Rules) -> _Found:
+    """What a measure says of each cell; the levels are shared by the measures of its aspect."""
+    times = sum(other.aspect == part.aspect for other in parts)
+    massive_RE = part.loss_RED[:, :, 0]
+    exact = part.name in SHARES
+    lost_E = _beyond(massive_RE - part.margin, whole_E, times, rules)
+    gained_E = _beyond(-massive_RE - part.margin, whole_E, times, rules)
+    kept_ED = upper(part.loss_RED, alpha=rules.alpha, exact=exact) < part.margin
+    difference_REQ = against(part.loss_RED)
+    high_EQ = upper(difference_REQ, alpha=rules.alpha, exact=False)
+    if exact:
+        few_EQ = (np.abs(difference_REQ) > ROUNDING).sum(axis=0) < FEW
+        high_EQ = np.where(few_EQ, upper(difference_REQ, alpha=rules.alpha, exact=True), high_EQ)
+    within_EQ = high_EQ < part.margin
+    # What is kept is no more than margin above anything; but only against a control that was run.
+    ran_EQ = np.isfinite(part.loss_RED[:, :, 1:]).all(axis=0) & (len(massive_RE) > 0)
+    no_more_EQ = ran_EQ & (within_EQ | kept_ED[:, :1])
+    more_EQ = np.zeros_like(no_more_EQ)
+    if "p_corrected" in result:
+        p_EQ = result["p_corrected"].sel(measure=part.name).values
+        # More by so little that it does not count is not more.
+        more_EQ = lost_E[:, None] & (p_EQ * times < rules.alpha) & ~no_more_EQ
+    return _Found(lost_E, gained_E, kept_ED, more_EQ, no_more_EQ)
+
+
+def _beyond(values_RE: np.ndarray, whole_E: np.ndarray, times: int, rules: Rules) -> np.ndarray:
+    """Whether means are above 0, family-wise over the layers (over the windows) and over `times` measures; bool (E,)."""
+    out = np.zeros(len(whole_E), dtype=bool)
+    for family in (whole_E, ~whole_E):
+        at = np.flatnonzero(family & np.isfinite(values_RE).all(axis=0))
+        if len(at) and len(values_RE) >= inference.MINIMUM_SAMPLES:
+            test = inference.sign_flip(
+                values_RE[:, at], alternative="greater", resamples=rules.resamples, seed=rules.seed
+            )
+            out[at] = test.p_corrected * times < rules.alpha
+    return out
+
+
+def _put_answers(result: xr.Dataset, parts: Sequence[Part], answers: Mapping[str, _Found]) -> None:
+    """Put what each measure says in words; empty for measures that are not judged."""
+    names = [str(name) for name in result["measure"].values]
+    state = np.full((result.sizes["cell"], len(names)), "", dtype=object)
+    compared = np.full((result.sizes["cell"], result.sizes["control"], len(names)), "", dtype=object)
+    for part in parts:
+        found, m = answers[part.name], names.index(part.name)
+        state[:, m] = [_state(found, e) for e in range(len(state))]
+        compared[..., m] = np.where(found.more_EQ, "more", np.where(found.no_more_EQ, "no more", "unclear"))
+    result["state"] = (("cell", "measure"), state.astype(TEXT), {"long_name": "with the massive channels disrupted"})
+    result["compared"] = (
+        ("cell", "control", "measure"), compared.astype(TEXT), {"long_name": "lost, against each control"},
+    )  # fmt: skip
+    kept = [answers[part.name].kept_ED for part in parts if part.aspect == "content"]
+    result["content_kept"] = (
+        ("cell", "kind"),
+        np.all(kept, axis=0) if kept else np.zeros((result.sizes["cell"], result.sizes["kind"]), dtype=bool),
+        {"long_name": "loss of every measure of content within its margin, supported"},
+    )
+
+
+def _state(found: _Found, e: int) -> str:
+    return (
+        "lost" if found.lost_E[e] else "gained" if found.gained_E[e] else "kept" if found.kept_ED[e, 0] else "unclear"
+    )
+
+
+class _Usable(NamedTuple):
+    """Controls (positions) that can show that the massive channels lose more, or no more, than a control."""
+
+    more: list[int]
+    no_more: list[int]
+
+
+def _usable(result: xr.Dataset, e: int, members: Sequence[str], rules: Rules) -> _Usable:
+    """Which controls of a set bear on which answer in a cell, by the norm that the recording says they have.
+
+    Not by the norm that was measured: a control that harms the pictures also changes the states. Controls of equal number
+    bear on both answers, and so do those of equal norm that could be had. One that could only change the state by more
+    speaks for "more", where there is none of equal norm: less was lost although more was changed. One that changed it by
+    less speaks for "no more", for the same reason turned round.
+    """
+    kinds = [str(kind) for kind in result["control"].values]
+    ratio_Q, ran_Q = result["norm_planned"].values[e], result["draws"].values[e, 1:] > 0
+    there = [q for q, kind in enumerate(kinds) if kind in members and ran_Q[q]]
+    free = [q for q in there if kinds[q] not in EQUAL_NORM]
+    normed = [q for q in there if q not in free and math.isfinite(ratio_Q[q])]
+    equal = [q for q in normed if abs(ratio_Q[q] - 1) <= rules.norm_tolerance]
+    larger = [q for q in normed if ratio_Q[q] > 1 + rules.norm_tolerance]
+    smaller = [q for q in normed if ratio_Q[q] < 1 - rules.norm_tolerance]
+    return _Usable(free + (equal or larger), free + equal + smaller)
+
+
+def _judge(
+    result: xr.Dataset,
+    parts: Sequence[Part],
+    answers: Mapping[str, _Found],
+    e: int,
+    members: Sequence[str],
+    rules: Rules,
+    control_set: str,
+) -> Cell:
+    """What one cell says against these controls."""
+    usable = _usable(result, e, members, rules)
+    counted = tuple(str(result["control"].values[q]) for q in sorted({*usable.more, *usable.no_more}))
+    n = int(result.attrs["n_replicates"])
+    if n < inference.MINIMUM_SAMPLES:
+        least = inference.MINIMUM_SAMPLES
+        return Cell(dict.fromkeys(ASPECTS), False, f"{n} replicates, of at least {least}", least, counted)
+    carried: dict[str, bool | None] = {}
+    words, needed, all_kept = [], [], {}
+    for aspect in ASPECTS:
+        own = [part for part in parts if part.aspect == aspect and np.isfinite(part.loss_RED[:, e, 0]).all()]
+        if not own:
+            carried[aspect], all_kept[aspect] = None, False
+            words.append(f"no measure of {aspect}")
+            continue
+        found = [answers[part.name] for part in own]
+        all_kept[aspect] = all(one.kept_ED[e, 0] for one in found)
+        not_more = any(all(one.no_more_EQ[e, q] for one in found) for q in usable.no_more)
+        more = bool(usable.more) and any(one.more_EQ[e, usable.more].all() for one in found)
+        carried[aspect] = False if all_kept[aspect] or not_more else True if more else None
+        said = {state: [p.name for p, one in zip(own, found, strict=True) if _state(one, e) == state]
+                for state in ("lost", "gained", "unclear")}  # fmt: skip
+        text = ", ".join(f"{state} ({', '.join(names)})" for state, names in said.items() if names) or "kept"
+        if not all_kept[aspect]:
+            text += "; no more than a control" if not_more else "; more than the controls" if more else (
+                "; against controls unclear" if counted else f"; no control of {control_set}")  # fmt: skip
+        words.append(f"{aspect} {text}")
+        if carried[aspect] is None:
+            needed.append(_needed(own, found, e, usable, rules))
+    known = [number for number in needed if not math.isnan(number)]
+    cell = Cell(carried, all_kept["content"], ". ".join(words), math.nan, counted)
+    return cell._replace(needed=max(known)) if known and cell.outcome == "undecided" else cell
+
+
+def _needed(parts: Sequence[Part], found: Sequence[_Found], e: int, usable: _Usable, rules: Rules) -> float:
+    """Replicates that would settle what is open: whether each measure is kept; where one is lost, whether more than controls."""
+    lost = [part for part, one in zip(parts, found, strict=True) if one.lost_E[e]]
+    open_ = [(part, against(part.loss_RED)[:, e, q]) for part in lost for q in {*usable.more, *usable.no_more}]
+    if not lost:
+        open_ = [
+            (part, part.loss_RED[:, e, 0]) for part, one in zip(parts, found, strict=True) if not one.kept_ED[e, 0]
+        ]
+    numbers = []
+    for part, values in open_:
+        bounds = inference.equivalence(values, margin=part.margin, alpha=0.025)
+        number = inference.enough_for(inference.Interval(*bounds[:3]), margin=part.margin, n=len(values))
+        if part.name in SHARES:  # with no prompt lost at all
+            number = max(number, math.ceil(math.log(rules.alpha) / math.log(1 - part.margin)))
+        numbers.append(number)
+    return max(numbers, default=math.nan)
 
 
 _SAYS = {
     "detail only": "carry detail and not content",
-    "detail, and content no more than controls": "carry detail, while content suffers no more than with the controls",
+    "detail, and content no more than controls": "carry detail, and lose content no more than with controls",
     "content": "carry content",
     "detail and content": "carry detail and content",
-    "neither": "carry neither detail nor content beyond the controls",
-    "undecided": "were not decided on",
+    "neither": "carry neither detail nor content",
+    "undecided": "are undecided",
 }
 
 
-def _reason(
-    result: xr.Dataset,
-    found: Mapping[str, list[_Cell]],
-    verdicts: Mapping[str, str],
-    whole_E: np.ndarray,
-    rules: Rules,
-) -> str:
-    """Say it in words, with the numbers of the layer where the massive channels lose most."""
-    attrs = result.attrs
-    parts = []
-    for name, verdict in verdicts.items():
-        cells = [cell for cell, whole in zip(found[name], whole_E, strict=True) if whole]
-        agrees = {"neither": "as neither paper says", "undecided": ""}.get(AGREES[verdict], f"as {AGREES[verdict]} say")
-        count = sum(cell.outcome == verdict for cell in cells)
-        text = f"Against controls of {name} the massive channels {_SAYS[verdict]}"
-        text += f" ({count} of {len(cells)} layers{f'; {agrees}' if agrees else ''})"
-        if verdict == "undecided":
-            text += f": {_why(cells)}"
-        parts.append(text + ".")
-    at = [e for e in np.flatnonzero(whole_E).tolist() if np.isfinite(_of(result, "loss", e, "massive", "content"))]
-    if at:
-        most = max(at, key=lambda e: float(_of(result, "loss", e, "massive", "content")))
-        numbers = [f"{aspect} {_interval(result, most, 'massive', aspect)}" for aspect in ASPECTS]
-        against = [
-            f"{control} {_interval(result, most, str(control), 'content')} at {result['norm_ratio'].values[most, q]:.2f} × the norm"
+def _reason(result: xr.Dataset, parts: Sequence[Part], whole: Mapping[str, Sequence[Cell]], whole_E: np.ndarray) -> str:
+    """Say it in words, with the numbers of the one layer where the massive channels lose most content."""
+    sets: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    for name, cells in whole.items():
+        counted = list(dict.fromkeys(control for cell in cells for control in cell.counted))
+        weak = ", weak: one only" if any(len(cell.counted) == 1 for cell in cells) else ""
+        # Two sets that leave it open do so for much the same reason, so that of the first is given.
+        text = _says(cells)
+        alike = text if overall(cells) != "undecided" else "undecided"
+        texts.setdefault(alike, text)
+        sets.setdefault(alike, []).append(f"{name} ({', '.join(counted) or 'no control'}{weak})")
+    said = [f"Against {' and '.join(names)}, massive channels {texts[alike]}." for alike, names in sets.items()]
+    places = [e for e in np.flatnonzero(whole_E).tolist() if np.isfinite(_of(result, "loss", e, "massive", "content"))]
+    if places:
+        most = max(places, key=lambda e: _of(result, "loss", e, "massive", "content"))
+        controls = [
+            f"{control} {_of(result, 'loss', most, str(control), 'content'):.2f}"
             for q, control in enumerate(result["control"].values)
+            if result["draws"].values[most, 1 + q]
         ]
-        parts.append(
-            f"Most content is lost before {result['layer'].values[most]}: {', '.join(numbers)} of the difference to another "
-            f"prompt's picture; content with the controls: {', '.join(against) or 'none was run'}."
+        losses = ", ".join(f"{aspect} {_interval(result, most, aspect)}" for aspect in ASPECTS)
+        said.append(
+            f"Before {result['layer'].values[most]} they lose {losses}; content with {', '.join(controls) or 'no control'}."
         )
-    parts.append(f"{attrs['replication']}, branches {attrs['branch']}.")
-    missing = [name for name in ("recognised", "semantic") if name not in result["measure"].values]
-    if len(missing) == 2:
-        parts.append("What the pictures mean was not measured (no judge for this model): content is layout here.")
-    return " ".join(parts)
+    draws = int(result["draws"].values.max())
+    attrs = result.attrs
+    said.append(f"{attrs['replication']}, {draws} draw{'s' if draws != 1 else ''}, branches {attrs['branch']}.")
+    if not {"recognised", "semantic"} & {part.name for part in parts}:
+        said.append("No judge: content is layout.")
+    return " ".join(said)
 
 
-def _why(cells: Sequence[_Cell]) -> str:
-    """Why a set of cells was not decided."""
+def _says(cells: Sequence[Cell]) -> str:
+    """What is said over all layers against one set, without the set."""
+    verdict = overall(cells)
+    text = _SAYS[verdict]
+    if verdict == "undecided":
+        return f"{text}: {_why(cells)}"
+    gained = [cell for cell in cells if "detail gained" in cell.states]
+    if verdict == "neither":
+        return text + (f" (detail gained at {len(gained)} of {len(cells)} layers)" if gained else "")
+    counts = {aspect: sum(bool(cell.carried[aspect]) for cell in cells) for aspect in ASPECTS}
+    at = ", ".join(f"{aspect} at {count}" for aspect, count in counts.items() if count)
+    return f"{text} ({at} of {len(cells)} layers; as {AGREES[verdict]})"
+
+
+def _why(cells: Sequence[Cell]) -> str:
+    """Why a set of cells was not decided: the first that is open."""
     open_ = [cell for cell in cells if cell.outcome == "undecided"]
     if not open_:
         return "no layer was disrupted over the whole trajectory"
     needed = [cell.needed for cell in open_ if not math.isnan(cell.needed)]
-    if not needed:
-        return open_[0].states
-    if math.isinf(max(needed)):
-        return f"{open_[0].states}; it lies at the margin itself, which no number of prompts decides"
+    if not needed or math.isinf(max(needed)):
+        return open_[0].states + ("; it lies at the margin, which no number of prompts decides" if needed else "")
     return f"{open_[0].states}; about {max(needed):.0f} prompts would decide"
 
 
@@ -323,6 +414,6 @@ def _of(result: xr.Dataset, name: str, e: int, kind: str, measure: str) -> float
     return float(result[name].values[e, kinds.index(kind), measures.index(measure)])
 
 
-def _interval(result: xr.Dataset, e: int, kind: str, measure: str) -> str:
-    mean, low, high = (_of(result, f"loss{end}", e, kind, measure) for end in ("", "_low", "_high"))
+def _interval(result: xr.Dataset, e: int, measure: str) -> str:
+    mean, low, high = (_of(result, f"loss{end}", e, "massive", measure) for end in ("", "_low", "_high"))
     return f"{mean:.2f} ({low:.2f} to {high:.2f})" if math.isfinite(low) else f"{mean:.2f}"

@@ -173,5 +173,5 @@ def caption(evidence: xr.Dataset) -> str:
         f"losses that do not count (±{parameters['smallest']:g}); "
         f"{style.intervals(attrs, attrs['confidence']).replace('bands', 'bars')}. "
         f"n = {attrs['replication']}; branches {attrs['branch']} (cond and uncond where there are both). "
-        f"{style.verdict(evidence)}"
+        f"Verdict: {attrs['verdict']} against equal norm, {attrs['verdict_equal_number']} against equal number."
     )

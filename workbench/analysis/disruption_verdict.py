@@ -343,7 +343,7 @@ def _needed(parts: Sequence[Part], found: Sequence[_Found], e: int, usable: _Usa
 
 _SAYS = {
     "detail only": "carry detail and not content",
-    "detail, and content no more than controls": "carry detail, and lose content no more than with controls",
+    "detail, and content no more than controls": "carry detail, and lose content no more than controls",
     "content": "carry content",
     "detail and content": "carry detail and content",
     "neither": "carry neither detail nor content",
@@ -378,7 +378,8 @@ def _reason(result: xr.Dataset, parts: Sequence[Part], whole: Mapping[str, Seque
         )
     draws = int(result["draws"].values.max())
     attrs = result.attrs
-    said.append(f"{attrs['replication']}, {draws} draw{'s' if draws != 1 else ''}, branches {attrs['branch']}.")
+    branch = "" if attrs["branch"] == "all" else f", branch {attrs['branch']}"
+    said.append(f"{attrs['replication']}, {draws} draw{'s' if draws != 1 else ''}{branch}.")
     if not {"recognised", "semantic"} & {part.name for part in parts}:
         said.append("No judge: content is layout.")
     return " ".join(said)

@@ -19,23 +19,31 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
 
 from tests.planted import planted_pipeline
-from workbench.errors import StoreError, WorkbenchError
+from tests.tiny import encode, tiny_pipeline, tiny_with_texts
+from tests.tiny_flux2 import SIZE, encode_flux2, tiny_flux2
+from tests.tiny_wan import encode_wan, tiny_wan
+from workbench.errors import StoreError, UnsupportedModelError, WorkbenchError
+from workbench.sampling.condition_store import intact_images
 from workbench.sampling.conditions import Condition, duration, open_conditions, run_conditions
 from workbench.sampling.sampler import sample
 from workbench.steering.attach import apply
+from workbench.steering.disruption import Disruption
+from workbench.store.lock import locked
 
 PROMPTS = ["red apple", "dog face", "blue heart"]
 CALL: dict[str, Any] = {"prompts": PROMPTS, "seeds": [3, 8], "steps": 3, "batch_size": 4, "progress": False}
 
 
 def conditions(spec: Any) -> list[Condition]:
+    weight = spec.weight if spec is not None else None
     return [
         Condition("plain", {"mode": "plain"}, 1.0),
         Condition("cfg", {"mode": "cfg", "scale": 3.0}, 3.0),
         Condition(
-            "dg", {"mode": "dg", "weight": 1.5}, 1.0, steer=lambda pipe: apply(spec, pipe), identity={"w": spec.weight}
+            "dg", {"mode": "dg", "weight": 1.5}, 1.0, steer=lambda pipe: apply(spec, pipe), identity={"w": weight}
         ),
     ]
 
@@ -176,7 +184,7 @@ def test_other_settings_in_the_same_folder_are_refused(pipe: Any, run: xr.Datase
 
 
 def test_another_model_or_scheduler_in_the_same_folder_is_refused(run: xr.Dataset) -> None:
-    with pytest.raises(StoreError, match="other settings .model: "):
+    with pytest.raises(StoreError, match="other settings .*; model: "):
         run_conditions(planted_pipeline("constant", seed=1), [Condition("a", {}, 1.0)], out=run.attrs["path"], **CALL)
     pipe = planted_pipeline("constant")
     pipe.scheduler = type(pipe.scheduler)(shift=5.0)
@@ -307,3 +315,133 @@ def test_metadata_is_plain_json(run: xr.Dataset) -> None:
     assert root["settings"]["steps"] == 3
     tree = xr.open_datatree(run.attrs["path"], engine="zarr", consolidated=False)
     assert set(tree.children) == {"plain", "cfg", "dg"}, "xarray reads it without this package"
+
+
+SMALL: dict[str, Any] = {"prompts": ["red apple", "dog"], "steps": 1, "progress": False}
+PLAIN = [Condition("plain", {}, 1.0)]
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "text_encoder_3"])
+def test_other_weights_of_what_else_makes_the_images_are_refused(tmp_path: Path, part: str) -> None:
+    pipe = tiny_with_texts()
+    run_conditions(pipe, PLAIN, out=tmp_path / "run", **SMALL)
+    with torch.no_grad():
+        next(getattr(pipe, part).parameters()).mul_(0.3)
+    with pytest.raises(StoreError, match=f"other settings .components: .*{part}"):
+        run_conditions(pipe, PLAIN, out=tmp_path / "run", **SMALL)
+
+
+def test_other_embeddings_of_any_prompt_are_refused(tmp_path: Path) -> None:
+    def other(prompts: Any) -> dict[str, torch.Tensor]:
+        return encode(["cow" if prompt == "dog" else prompt for prompt in prompts])
+
+    pipe = tiny_pipeline()
+    run_conditions(pipe, PLAIN, out=tmp_path / "run", encode=encode, **SMALL)
+    with pytest.raises(StoreError, match="other settings .embeddings: "):
+        run_conditions(pipe, PLAIN, out=tmp_path / "run", encode=other, **SMALL)
+
+
+def test_a_pipeline_that_is_altered_already_is_refused(spec: Any, tmp_path: Path) -> None:
+    pipe = planted_pipeline("constant")
+
+    def refused(words: str) -> None:
+        for call in (lambda: run_conditions(pipe, PLAIN, out=tmp_path / "run", **CALL), lambda: sample(pipe, **CALL)):
+            with pytest.raises(WorkbenchError, match=words):
+                call()
+
+    with apply(spec, pipe):
+        refused("a disruption is being applied .* the images would pass for the plain model's")
+    with Disruption("transformer_blocks.2", "massive", (5, 41)).apply(pipe):
+        refused("a disruption is being applied")
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=10.0))
+    refused("A cache is enabled")
+    assert not (tmp_path / "run").exists()
+
+
+def chunk(out: Path, array: str, batch: int = 0) -> Path:
+    (file,) = (f for f in (out / "plain" / array / "c").rglob("*") if f.is_file() and _batch(f, out, array) == batch)
+    return file
+
+
+def _batch(file: Path, out: Path, array: str) -> int:
+    return int(file.relative_to(out / "plain" / array / "c").parts[0])
+
+
+@pytest.mark.parametrize("array", ["image", "latent_final", "marker", "finite", "seconds"])
+@pytest.mark.parametrize("damage", ["zeroed", "truncated"])
+def test_damaged_batches_are_found_and_made_anew(
+    pipe: Any, run: xr.Dataset, tmp_path: Path, array: str, damage: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run.attrs["path"], out)
+    file = chunk(out, array)
+    written = file.read_bytes()
+    file.write_bytes(bytes(len(written)) if damage == "zeroed" else written[: len(written) // 2])
+    calls: list[int] = []
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    again = run_conditions(pipe, conditions(None)[:1], out=out, **CALL)
+    handle.remove()
+    # Seconds have no checksum: a lie about them is not found, what can't be read is.
+    assert len(calls) == (0 if (array, damage) == ("seconds", "zeroed") else 3), "that batch, and no other"
+    for key, values in arrays(again).items():
+        np.testing.assert_array_equal(values, run[key].values[:1], err_msg=key)
+    np.testing.assert_array_equal(intact_images(again, "plain"), run["image"].values[0])
+
+
+def test_damaged_images_are_not_handed_out(run: xr.Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run.attrs["path"], out)
+    file = chunk(out, "image", 1)
+    written = bytearray(file.read_bytes())
+    written[len(written) // 2 - 1] ^= 1  # of two samples in a chunk of four
+    file.write_bytes(written)
+    data = open_conditions(out, ["plain", "cfg"])
+    with pytest.raises(StoreError, match="'plain' .* 1 of 6 samples .*'blue heart', seed 8.*made anew"):
+        intact_images(data, "plain")
+    np.testing.assert_array_equal(intact_images(data, "cfg"), run["image"].sel(condition="cfg").values)
+    np.testing.assert_array_equal(intact_images(data.isel(sample=slice(0, 5)), "plain"), run["image"].values[0, :5])
+    file.write_bytes(written[:100])
+    with pytest.raises(StoreError, match="can't be read"):
+        intact_images(data, "plain")
+
+
+def test_videos_are_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    wan = tiny_wan()
+    wan.transformer.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
+    with pytest.raises(UnsupportedModelError, match="WanPipeline makes videos"):
+        run_conditions(wan, PLAIN, out=tmp_path / "run", encode=encode_wan, **SMALL)
+    with pytest.raises(UnsupportedModelError, match="WanPipeline makes videos"):
+        sample(wan, encode=encode_wan, **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_packed_latents_are_kept_a_row_a_token(tmp_path: Path) -> None:
+    flux2, call = tiny_flux2(), {**SMALL, **SIZE, "encode": encode_flux2}
+    run = run_conditions(flux2, PLAIN, out=tmp_path / "run", **call)
+    made = sample(flux2, modes="plain", **call)
+    assert run["latent_final"].dims == ("condition", "sample", "token", "latent_channel")
+    np.testing.assert_array_equal(run["latent_final"].values, made.latents)
+    np.testing.assert_array_equal(intact_images(run, "plain"), made.of("plain"))
+
+
+def test_two_processes_into_one_folder_are_refused(pipe: Any, run: xr.Dataset) -> None:
+    with (
+        locked(Path(run.attrs["path"])),
+        pytest.raises(StoreError, match="Another process is generating into .*/run right now"),
+    ):
+        run_conditions(pipe, [Condition("plain", {"mode": "plain"}, 1.0)], out=run.attrs["path"], **CALL)
+    assert run_conditions(pipe, conditions(None)[:1], out=run.attrs["path"], **CALL)["done"].all(), "let go again"
+
+
+def test_the_estimate_counts_passes_and_not_hooks() -> None:
+    what = Disruption("transformer_blocks.2", "massive", (5,))
+    assert Condition("plain", {}, 1.0).passes == 1
+    assert Condition("disrupted", {}, 3.0, steer=what.apply).passes == 2
+    assert Condition("guided", {}, 3.0, extra_passes=1.0).passes == 3
+
+
+@pytest.mark.parametrize("limit_s", [float("nan"), -1.0])
+def test_a_limit_that_limits_nothing_is_refused(pipe: Any, tmp_path: Path, limit_s: float) -> None:
+    with pytest.raises(WorkbenchError, match="limit_s = .* is no limit"):
+        run_conditions(pipe, PLAIN, out=tmp_path / "run", limit_s=limit_s, **CALL)
+    assert not (tmp_path / "run").exists()

@@ -157,7 +157,8 @@ def skip_layer(pipe: Any, guidance_scale: float, lacking: list[str]) -> list[Con
     call = {"skip_guidance_layers": blocks, "skip_layer_guidance_scale": SKIP_SCALE}
     call |= {"skip_layer_guidance_start": SKIP_START, "skip_layer_guidance_stop": SKIP_STOP}
     factors: dict[str, Any] = {"mode": "cfg", "role": "slg", "guidance_scale": guidance_scale, "method": "SLG"}
-    return [Condition("cfg+slg", factors | {"blocks": " ".join(map(str, blocks))}, guidance_scale, call=call)]
+    factors |= {"blocks": " ".join(map(str, blocks))}
+    return [Condition("cfg+slg", factors, guidance_scale, call=call, extra_passes=1.0)]
 
 
 def perturbed_attention(pipe: Any, guidance_scale: float, lacking: list[str]) -> list[Condition]:
@@ -188,6 +189,7 @@ def perturbed_attention(pipe: Any, guidance_scale: float, lacking: list[str]) ->
             steer=_processors_kept,
             call={"pag_scale": PAG_SCALE},
             pipeline=lambda p: _pag(p, block),
+            extra_passes=1.0,
         )
         found.append(condition)
     return found

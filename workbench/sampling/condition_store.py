@@ -10,7 +10,9 @@
         <reports>             (sample) float64, what the condition measured of itself
         marker                (sample) 2³² + CRC-32 of image and latents, 0 = absent
 
-Folders whose names begin with ``_`` or ``.`` are no conditions. A chunk is a batch, and its markers are written last: a batch is there, or it is not.
+Packed latents (a row a token) are latent_final (sample, token, latent_channel). Folders whose names begin with ``_`` or ``.``
+are no conditions. A chunk is a batch, and its markers are written last: a batch is there, or it is not. A batch that can't be
+read, or doesn't match its markers, counts as absent.
 """
 
 from __future__ import annotations
@@ -31,13 +33,11 @@ import zarr
 from workbench.errors import StoreError
 from workbench.store.checksum import update
 from workbench.store.create import explain
-from workbench.store.schema import PRESENT
+from workbench.store.schema import PRESENT, dims_of
 
 FORMAT = "dit-workbench/conditions"
 VERSION = 1
 
-IMAGE = ("y", "x", "rgb")
-LATENT = ("latent_channel", "latent_y", "latent_x")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,=-]{0,119}")
 
 
@@ -88,7 +88,9 @@ class ConditionStore:
             raise StoreError(explain(error, self.path)) from error
 
     def missing(self, name: str, identity: Mapping[str, Any]) -> list[int]:
-        """Starts of the batches that a condition still lacks; all of them if nothing of it is there.
+        """Starts of the batches that a condition still lacks, or that are damaged; all of them if nothing of it is there.
+
+        Reads everything, to hold it against its markers.
 
         Raises
         ------
@@ -100,8 +102,7 @@ class ConditionStore:
             return starts
         group = _group(self.path / name)
         refuse_other(f"the condition {name!r}", self.path, dict(group.attrs).get("identity", {}), plain(dict(identity)))
-        there = np.asarray(group["marker"][:]) != 0
-        return [start for start in starts if not there[start : start + self.batch_size].all()]
+        return [start for start in starts if not _intact(group, slice(start, start + self.batch_size))]
 
     def write(
         self,
@@ -120,6 +121,9 @@ class ConditionStore:
         try:
             if not folder.exists():
                 self._create_condition(name, identity, factors, image, latent, tuple(reports))
+            # The marker first; and a chunk that can't be read could not be written over either.
+            for key in ("marker", "image", "latent_final", "seconds", "finite", *reports):
+                _remove(folder / key / "c" / str(start // self.batch_size))
             group, part = _group(folder), slice(start, start + len(image))
             group["image"][part] = image
             group["latent_final"][part] = latent
@@ -127,7 +131,7 @@ class ConditionStore:
             group["finite"][part] = _finite(latent)
             for key, values in reports.items():
                 group[key][part] = np.asarray(values, dtype=np.float64)
-            group["marker"][part] = [PRESENT + update(update(0, i), x) for i, x in zip(image, latent, strict=True)]
+            group["marker"][part] = _marks(image, latent)
         except OSError as error:
             raise StoreError(explain(error, self.path)) from error
 
@@ -145,8 +149,8 @@ class ConditionStore:
             attributes = {"name": name, "identity": plain(dict(identity)), "factors": plain(dict(factors))}
             group = zarr.create_group(store=str(around / name), attributes=attributes)
             arrays: dict[str, tuple[tuple[int, ...], str, tuple[str, ...], Any]] = {
-                "image": (image.shape[1:], "uint8", IMAGE, 0),
-                "latent_final": (latent.shape[1:], "float32", LATENT, float("nan")),
+                "image": (image.shape[1:], "uint8", dims_of("image", image.ndim)[1:], 0),
+                "latent_final": (latent.shape[1:], "float32", dims_of("latent_final", latent.ndim)[1:], float("nan")),
                 "seconds": ((), "float64", (), float("nan")),
                 "finite": ((), "bool", (), False),
                 "marker": ((), "uint64", (), 0),
@@ -181,7 +185,7 @@ def open_conditions(path: str | Path, names: Sequence[str] | None = None) -> xr.
     Returns
     -------
     xarray.Dataset
-        `image`, `latent_final`, `seconds`, `finite` and what the conditions reported, over (condition, sample, …);
+        `image`, `latent_final`, `seconds`, `finite`, `marker` and what the conditions reported, over (condition, sample, …);
         coordinates `prompt`, `seed` and the conditions' factors (None or NaN where a condition has no such factor); `done`:
         whether all samples of the condition are there. What is not there reads as image 0, latent NaN, seconds NaN and
         finite False.
@@ -207,13 +211,12 @@ def open_conditions(path: str | Path, names: Sequence[str] | None = None) -> xr.
             marks = part["marker"].values != 0
         except Exception as error:  # whatever a damaged store makes zarr or xarray raise
             raise StoreError(
-                f"the condition {name!r} in {path} is damaged ({error}). Remove its folder; it is then made again."
+                f"the condition {name!r} in {path} is damaged ({error}). Run it again: what is damaged is made anew."
             ) from error
         done.append(bool(marks.all()))
-        part = part.drop_vars("marker")
         if not marks.all():
             here = xr.DataArray(marks, dims="sample")
-            fills = {"image": 0, "finite": False}
+            fills = {"image": 0, "finite": False, "marker": 0}
             for key in list(part.data_vars):
                 array = part[key].where(here, np.asarray(fills.get(str(key), np.nan), dtype=part[key].dtype))
                 part[key] = array.transpose(*part[key].dims)
@@ -231,6 +234,50 @@ def open_conditions(path: str | Path, names: Sequence[str] | None = None) -> xr.
     )
     data.attrs = {"format": FORMAT, "path": str(path), "settings": attributes["settings"], "factors": keys}
     return data
+
+
+def intact_images(run: xr.Dataset, name: str) -> np.ndarray:
+    """Images of one condition, held against their markers.
+
+    Parameters
+    ----------
+    run : xarray.Dataset
+        From `open_conditions`, or some of its samples.
+    name : str
+        Of the condition.
+
+    Returns
+    -------
+    array of uint8, (sample, y, x, rgb)
+
+    Raises
+    ------
+    StoreError
+        If the files were changed since they were written, or can't be read.
+    """
+    part = run.sel(condition=name)
+    try:
+        image = np.asarray(part["image"].transpose("sample", ...).values)
+        latent = np.asarray(part["latent_final"].transpose("sample", ...).values)
+        marks = part["marker"].values
+    except Exception as error:  # whatever a damaged chunk makes zarr or dask raise
+        raise StoreError(_damaged(run, name, f"can't be read: {error}")) from error
+    wrong = np.flatnonzero((marks != 0) & (marks != _marks(image, latent)))
+    if wrong.size:
+        first = part.isel(sample=int(wrong[0]))
+        raise StoreError(
+            _damaged(
+                run,
+                name,
+                f"{wrong.size} of {len(marks)} samples are not what was written, the first {str(first['prompt'].values)!r}, "
+                f"seed {int(first['seed'])}",
+            )
+        )
+    return image
+
+
+def _damaged(run: xr.Dataset, name: str, reason: str) -> str:
+    return f"the condition {name!r} in {run.attrs.get('path')} is damaged ({reason}). Run it again: what is damaged is made anew."
 
 
 def column(values: Sequence[Any]) -> np.ndarray:
@@ -286,6 +333,32 @@ def plain(value: Any) -> Any:
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:117] + "…"
+
+
+def _marks(image: np.ndarray, latent: np.ndarray) -> np.ndarray:
+    """Markers (sample) of intact samples."""
+    return np.array([PRESENT + update(update(0, i), x) for i, x in zip(image, latent, strict=True)], dtype=np.uint64)
+
+
+def _intact(group: Any, part: slice) -> bool:
+    """Whether a batch is there and is what was written."""
+    try:
+        marks = np.asarray(group["marker"][part])
+        if not marks.all():
+            return False
+        found = {key: np.asarray(array[part]) for key, array in group.arrays()}
+    except Exception:  # whatever a damaged chunk makes zarr raise
+        return False
+    image, latent = found["image"], found["latent_final"]
+    return bool((marks == _marks(image, latent)).all() and (found["finite"] == _finite(latent)).all())
+
+
+def _remove(path: Path) -> None:
+    """Remove a chunk: a file where the array has one dimension, else a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _finite(latent: np.ndarray) -> np.ndarray:

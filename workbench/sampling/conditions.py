@@ -7,7 +7,6 @@ Every condition starts from the same noise, so conditions are compared sample by
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from collections import Counter
@@ -22,10 +21,11 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import WorkbenchError
-from workbench.models import Encode, call_arguments, fingerprint, generate, layout_for
+from workbench.models import Encode, call_arguments, component_hashes, embedding_hash, fingerprint, generate
 from workbench.progress import Progress
 from workbench.sampling.condition_store import ConditionStore, check_name, open_conditions, plain
-from workbench.sampling.sampler import distinct_prompts, distinct_seeds, silent
+from workbench.sampling.sampler import check_pipeline, distinct_prompts, distinct_seeds, silent
+from workbench.store.lock import locked
 
 RESERVED = ("condition", "sample", "prompt", "seed", "done", "image", "latent_final", "seconds", "finite", "marker")
 
@@ -56,6 +56,8 @@ class Condition:
         ``pipeline(pipe)`` returns another pipeline of the same parts that is run in its place.
     reports : tuple of str
         Names of the numbers that ``report()`` gives.
+    extra_passes : float
+        How many passes of one branch its steering adds to a step, at most; only the estimate of the time uses it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Condition:
     identity: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Callable[[Any], Any] | None = None
     reports: tuple[str, ...] = ()
+    extra_passes: float = 0.0
 
     @property
     def whole_identity(self) -> dict[str, Any]:
@@ -81,8 +84,7 @@ class Condition:
     @property
     def passes(self) -> float:
         """About how many passes of one branch a step takes, to estimate with."""
-        extra = self.steer is not None or self.pipeline is not None or bool(self.call)
-        return (2.0 if self.guidance_scale > 1 else 1.0) + float(extra)
+        return (2.0 if self.guidance_scale > 1 else 1.0) + self.extra_passes
 
 
 def run_conditions(
@@ -103,8 +105,8 @@ def run_conditions(
 ) -> xr.Dataset:
     """Generate every sample under every condition, and keep what is done.
 
-    A condition's images are those of `workbench.sample` with the same batch size, bit for bit. What is stored already is not
-    run again; a kill loses at most the batch that was running. Samples whose latents are not finite are kept as such
+    A condition's images are those of `workbench.sample` with the same batch size, bit for bit. What is stored already, and is
+    still what was written, is not run again; a kill loses at most the batch that was running. Samples whose latents are not finite are kept as such
     (``finite`` False, and listed in the attribute ``not_finite``), and the run goes on.
 
     Parameters
@@ -134,22 +136,44 @@ def run_conditions(
     Raises
     ------
     WorkbenchError
-        If there are no conditions, two of one name, or it would take longer than `limit_s`.
+        If there are no conditions, two of one name, the pipeline is being steered already, or it would take longer than
+        `limit_s`.
+    UnsupportedModelError
+        If the pipeline makes videos.
     StoreError
-        If the folder was made with other settings, or can't be written.
+        If the folder was made with other settings, can't be written, or another process is writing to it.
     """
     chosen = _conditions(conditions)
     samples = [(prompt, seed) for prompt in distinct_prompts(prompts) for seed in distinct_seeds(seeds)]
     if steps < 1 or batch_size < 1:
         raise WorkbenchError(f"steps = {steps} and batch_size = {batch_size} must be at least 1.")
-    layout_for(pipe)
-    if getattr(pipe, "vae", None) is None:
-        raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
+    if not limit_s >= 0:
+        raise WorkbenchError(f"limit_s = {limit_s} is no limit; give seconds, or float('inf') for none.")
+    check_pipeline(pipe)
     size: dict[str, Any] = {"height": height, "width": width}
     settings = run_settings(pipe, samples, steps=steps, batch_size=batch_size, **size, encode=encode)
     store = ConditionStore(out, settings=settings, samples=samples, batch_size=batch_size)
+    with locked(store.path, "generating into"):
+        _run(pipe, chosen, store, steps, size | {"encode": encode}, progress, limit_s, yes)
+    result = open_conditions(out, [c.name for c in chosen])
+    result.attrs["not_finite"] = not_finite(result)
+    return result
+
+
+def _run(
+    pipe: Any,
+    chosen: list[Condition],
+    store: ConditionStore,
+    steps: int,
+    options: Mapping[str, Any],
+    progress: bool,
+    limit_s: float,
+    yes: bool,
+) -> None:
+    """Generate what the store lacks."""
+    samples, batch_size, out = store.samples, store.batch_size, store.path
     missing = {c.name: store.missing(c.name, c.whole_identity) for c in chosen}
-    clock = _Clock(chosen, {name: len(starts) for name, starts in missing.items()}, limit_s, yes, Path(out))
+    clock = _Clock(chosen, {name: len(starts) for name, starts in missing.items()}, limit_s, yes, out)
     total = sum(len(starts) for starts in missing.values()) * steps
     with Progress("conditions", total, progress) as bar:
         for condition in chosen:
@@ -159,12 +183,7 @@ def run_conditions(
             with silent(used), condition.steer(used) if condition.steer else contextlib.nullcontext() as steering:
                 for start in missing[condition.name]:
                     began, batch = time.monotonic(), samples[start : start + batch_size]
-                    common: dict[str, Any] = {
-                        "steps": steps,
-                        "guidance_scale": condition.guidance_scale,
-                        **size,
-                        "encode": encode,
-                    }
+                    common: dict[str, Any] = {"steps": steps, "guidance_scale": condition.guidance_scale, **options}
                     arguments = call_arguments(used, batch, **common) | dict(condition.call)
                     latents, images, seconds = _timed(used, arguments, bar.advance)
                     store.write(
@@ -178,9 +197,6 @@ def run_conditions(
                         reports=_reports(condition, steering, len(batch)),
                     )
                     clock.tick(condition, time.monotonic() - began)
-    result = open_conditions(out, [c.name for c in chosen])
-    result.attrs["not_finite"] = not_finite(result)
-    return result
 
 
 def not_finite(run: xr.Dataset) -> list[str]:
@@ -215,22 +231,10 @@ def run_settings(
         "batch_size": batch_size,
         "height": height,
         "width": width,
-        "embeddings": _encoded(encode, prompts),
+        "components": component_hashes(pipe, encode),
+        "embeddings": embedding_hash(encode, prompts),
         "versions": {name: _version(name) for name in ("dit-workbench", "torch", "diffusers", "transformers")},
     }
-
-
-def _encoded(encode: Encode | None, prompts: Sequence[str]) -> str | None:
-    """A digest of the first prompt's embeddings, where these are given in place of texts."""
-    if encode is None:
-        return None
-    digest = hashlib.sha256()
-    for key, value in sorted(encode(list(prompts[:1])).items()):
-        digest.update(key.encode())
-        digest.update(
-            value.detach().float().cpu().numpy().tobytes() if hasattr(value, "detach") else repr(value).encode()
-        )
-    return digest.hexdigest()[:16]
 
 
 def _version(name: str) -> str:

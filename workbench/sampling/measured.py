@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import WorkbenchError
+from workbench.sampling.condition_store import intact_images
 from workbench.sampling.conditions import not_finite
 from workbench.sampling.measures import TABLE, image_measures
 
@@ -78,7 +79,7 @@ def measured(
                 values[i, :, m] = np.where(usable, found[measure], np.nan)
     seen = ~np.isnan(values).all(axis=(0, 1))
     kept = [m for m, known in zip(TABLE, seen, strict=True) if known]
-    part = run.sel(condition=names).drop_vars(["image", "latent_final"]).load()
+    part = run.sel(condition=names).drop_vars(["image", "latent_final", "marker"], errors="ignore").load()
     result = part.assign(value=(("condition", "sample", "measure"), values[..., seen])).assign_coords(
         measure=("measure", np.array(kept, dtype=str)),
         kind=("measure", np.array([TABLE[m].kind for m in kept], dtype=str)),
@@ -100,7 +101,7 @@ def measured(
 
 
 def _images(run: xr.Dataset, name: str) -> np.ndarray:
-    return np.asarray(run["image"].sel(condition=name).transpose("sample", "y", "x", "rgb").values)
+    return intact_images(run, name)
 
 
 def _judge(model_name: str | None) -> Any:

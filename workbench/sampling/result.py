@@ -30,7 +30,7 @@ class SampleResult:
     ----------
     images : array of uint8, (mode, sample, y, x, rgb)
     latents : array of float32, (mode, sample, channel, y, x)
-        Final latents, before decoding.
+        Final latents, before decoding; (mode, sample, token, channel) where the pipeline packs them.
     modes : tuple of str
         Of `MODES`, along the first axis.
     prompts, seeds : tuple

@@ -11,8 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from workbench.errors import SpecError, WorkbenchError
-from workbench.models import Encode, call_arguments, fingerprint, generate, layout_for, load_pipeline
+from workbench.errors import SpecError, UnsupportedModelError, WorkbenchError
+from workbench.models import (
+    Encode,
+    call_arguments,
+    fingerprint,
+    generate,
+    layout_for,
+    load_pipeline,
+    refuse_altered,
+)
 from workbench.progress import Progress
 from workbench.sampling.result import MODES, SampleResult
 from workbench.steering.attach import apply
@@ -75,18 +83,19 @@ def sample(
     Raises
     ------
     WorkbenchError
-        If prompts, seeds or modes are missing, given twice or unknown, or the result is not finite.
+        If prompts, seeds or modes are missing, given twice or unknown, the result is not finite, or the pipeline is being
+        steered already.
+    UnsupportedModelError
+        If the pipeline makes videos.
     SpecError
         If a mode needs a spec and there is none, or the spec is not for this model.
     """
     names, texts, numbers = _modes(modes), distinct_prompts(prompts), distinct_seeds(seeds)
     chosen = _spec(spec, names)
     steps, guidance_scale = defaults(chosen, steps, guidance_scale)
-    _check_numbers(steps, guidance_scale, batch_size, names)
+    check_numbers(steps, guidance_scale, batch_size, names)
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
-    layout_for(pipe)
-    if getattr(pipe, "vae", None) is None:
-        raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
+    check_pipeline(pipe)
     samples = [(prompt, seed) for prompt in texts for seed in numbers]
 
     def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
@@ -212,7 +221,20 @@ def _each_once(what: str, values: Sequence[Any]) -> None:
         )
 
 
-def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, ...]) -> None:
+def check_pipeline(pipe: Any) -> None:
+    """Raise WorkbenchError if a pipeline gives no images, or not those of the plain model."""
+    if layout_for(pipe).latents == "video":
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} makes videos; what is sampled, measured and compared here is single images. Record it "
+            "(`workbench record`), or give a pipeline of images."
+        )
+    if getattr(pipe, "vae", None) is None:
+        raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
+    refuse_altered(pipe, "images")
+
+
+def check_numbers(steps: int, scale: float, batch_size: int, modes: Sequence[str]) -> None:
+    """Raise WorkbenchError if a number can't be used, or the scale of a mode with CFG is none."""
     if steps < 1 or batch_size < 1:
         raise WorkbenchError(f"steps = {steps} and batch_size = {batch_size} must be at least 1.")
     if any("cfg" in mode for mode in modes) and not 1 < scale < float("inf"):
@@ -222,7 +244,7 @@ def _check_numbers(steps: int, scale: float, batch_size: int, modes: tuple[str, 
 
 
 def _check_finite(latents: np.ndarray, modes: tuple[str, ...], samples: list[tuple[str, int]]) -> None:
-    bad = ~np.isfinite(latents).all(axis=(2, 3, 4))
+    bad = ~np.isfinite(latents).all(axis=tuple(range(2, latents.ndim)))
     if bad.any():
         mode, index = (int(i[0]) for i in np.nonzero(bad))
         prompt, seed = samples[index]

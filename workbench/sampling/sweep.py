@@ -19,6 +19,7 @@ from workbench.sampling.measured import AUTO, measured
 from workbench.sampling.sampler import defaults
 from workbench.steering.attach import apply
 from workbench.steering.check import check
+from workbench.steering.detail_guidance import METHOD_VERSION
 from workbench.steering.parts import Window
 from workbench.steering.spec import DetailGuidanceSpec, load_spec
 
@@ -194,7 +195,12 @@ def steered(
         name = f"{name[:93]}-{settings_hash(spec)}"
     factors = {"mode": mode, "role": role, "guidance_scale": scale, **labels, "n_channels": len(spec.channels)}
     return Condition(
-        name, factors, scale, steer=lambda pipe: apply(spec, pipe, strict=strict), identity={"spec": settings_of(spec)}
+        name,
+        factors,
+        scale,
+        steer=lambda pipe: apply(spec, pipe, strict=strict),
+        identity={"spec": settings_of(spec), "method_version": METHOD_VERSION},
+        extra_passes=1.0,
     )
 
 

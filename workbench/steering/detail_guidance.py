@@ -12,6 +12,9 @@ from workbench.errors import SpecError
 if TYPE_CHECKING:
     import torch
 
+METHOD_VERSION = 1
+"""Raised whenever a spec comes to mean something else; decides, with the spec, whether stored images are of it."""
+
 
 def combine(
     d_cond: torch.Tensor,

@@ -118,7 +118,7 @@ def page(n: dict) -> str:
     return TEXT.format(
         table="\n".join(table), bands="\n".join(bands), leaks="\n".join(leaks), head=head, rows="\n".join(rows),
         pictures=n["pictures"], some=n["some"], source=n["source"], floor=POWER_FLOOR, shift=f"{SHIFT[0]} and {-SHIFT[1]}",
-        judge=_judge(known), reading=f"How to read it: {reading(known)} " if known else "",
+        real=n["changes"]["none"]["spectral_distance"], judge=_judge(known), reading=f"How to read it: {reading(known)} " if known else "",
     )  # fmt: skip
 
 
@@ -159,8 +159,11 @@ measure depends on the other images of a batch. Nothing is downloaded: CLIP only
 
 {table}
 
-A higher *detail* is more detail, not better detail: noise has much of it. So `spectral_distance` says how far the power is from
-that of real pictures, and `own_spectral_distance` from that of the prompt's own training picture. *Content* measures are
+A higher *detail* is more detail, not better detail: noise has much of it. So `own_spectral_distance` says how far the power is from
+that of the prompt's own training picture: 0 for that picture. `spectral_distance` is the distance to the *mean* of the data's
+spectra, from which real pictures lie {real:.2f} standard deviations away on average: a smaller one is a more average picture, not one
+nearer to the data, so nothing is judged by it. Where prompts are no captions of the data, `sweep` and `baselines` compare the
+distribution of band powers over the pictures with the data's instead ([methods](methods.md#sweep)). *Content* measures are
 made not to see fine detail; how far they do not is measured below.
 
 ## Band power

@@ -27,7 +27,7 @@ CHANGES: Mapping[str, Any] = {"a": GOOD, "b": BETTER, "c": NOTHING, "d": DRIFTED
 def labelled(data: xr.Dataset) -> xr.Dataset:
     measures = [str(m) for m in data["measure"].values]
     return data.assign_coords(
-        unit=("measure", np.array(["sd" if m == "spectral_distance" else "" for m in measures])),
+        unit=("measure", np.array(["sd" if m == "own_spectral_distance" else "" for m in measures])),
         label=("measure", np.array(["distance to the data's spectrum" if "dist" in m else m for m in measures])),
     )
 
@@ -100,7 +100,7 @@ def test_draws_saves_and_says_what_it_shows(name: str, evidence: Any, tmp_path: 
     caption = module.caption(given)
     assert "n = 64 prompts × 1 seed" in caption
     assert "95% bootstrap intervals over prompts" in caption
-    assert f"Verdict ({name}): " in caption
+    assert caption.endswith(f"Verdict ({name}): {given.attrs['verdict']}."), "the reason stands in the text beside it"
 
 
 def test_sweep_draws_every_setting_once_where_its_gain_is(evidence: Any) -> None:
@@ -112,7 +112,7 @@ def test_sweep_draws_every_setting_once_where_its_gain_is(evidence: Any) -> None
         drawn = dots(axes)[:, 1]
         np.testing.assert_allclose(sorted(drawn), sorted(rows[rows["mode"] == mode]["gain"]))
         assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "4"]
-    assert "gain: decrease of distance to the data's spectrum  (sd)" in text_of(figure)
+    assert "gain: decrease of distance to the own training picture's spectrum  (ln luma²)" in text_of(figure)
 
 
 def test_what_keeps_the_content_is_filled_and_what_was_chosen_is_ringed(evidence: Any) -> None:
@@ -159,10 +159,10 @@ def test_baselines_are_grouped_and_compared_with_the_first_of_their_group(eviden
     assert order == ["no guidance", "DG", "DG, matched channels 1", "CFG s = 4", "CFG + DG", "CFG s = 8", "CFG + SLG"]
     figure = registry.load("baselines").draw(evidence["baselines"])
     words = text_of(figure)
-    for part in (*order, "seconds\na step", "distance to data\n← closer"):
+    for part in (*order, "seconds\na step", "distance to own\n← closer"):
         assert part in words
     distance = next(axes for axes in figure.axes if "distance" in axes.get_title(loc="center"))
-    at = rows[(rows["measure"] == "spectral_distance") & (rows["guidance"] == "CFG + DG")].iloc[0]
+    at = rows[(rows["measure"] == "own_spectral_distance") & (rows["guidance"] == "CFG + DG")].iloc[0]
     dots = [line for line in distance.lines if line.get_marker() == "o"]
     assert any(line.get_xdata()[0] == pytest.approx(at["effect"]) for line in dots)
     assert len(dots) == 5, "the first row of each group is a number, not a dot"
@@ -190,4 +190,5 @@ def test_columns_are_those_that_were_measured() -> None:
     result = baselines(data, **FAST)
     assert len(registry.load("baselines").draw(result).axes) == 2
     assert result.attrs["gauge"] == "edge_energy"
-    assert "more edge energy" in result.attrs["verdict_reason"]
+    assert "By edge energy (0.0025 counts)" in result.attrs["verdict_reason"]
+    assert "of less than cfg-2x" in result.attrs["verdict_reason"]

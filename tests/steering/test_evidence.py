@@ -42,9 +42,11 @@ def swept(recording: xr.Dataset, **changes: Any) -> xr.Dataset:
     data = made({"w2": GOOD, "mean": BETTER} | changes)
     texts = ["", *(json.dumps(settings_of(spec)) for spec in chosen.values())]
     data = data.assign_coords(
-        spec=("condition", np.array(texts)), role=("condition", np.array(["baseline", "dg", "dg"]))
+        spec=("condition", np.array(texts)),
+        role=("condition", np.array(["baseline", "dg", "dg"])),
+        guidance_scale=("condition", np.array([7.0] * 3)),
     )
-    data.attrs["settings"] = json.dumps({"steps": 20, "model": fingerprint(planted_pipeline("constant", 3))})
+    data.attrs["settings"] = json.dumps({"steps": 13, "model": fingerprint(planted_pipeline("constant", 3))})
     data.attrs["over"] = json.dumps({"weight": [2.0, 4.0], "layer": ["auto"], "action": ["zero", "mean"]})
     return data
 
@@ -62,7 +64,7 @@ def test_best_setting_and_its_evidence_go_into_the_spec(recording: xr.Dataset, t
     assert note["choosing"]["gain_low"] > 0
     assert (note["n_choosing"], note["n_reporting"], note["replicates"]) == (32, 32, "64 prompts × 1 seed")
     assert len(note["fingerprint"]) == 16
-    assert "lower bound of the gain" in note["rule"]
+    assert "largest lower bound of the gain" in note["rule"]
     assert load_spec(save_spec(spec, tmp_path / "spec.json")) == spec
 
 
@@ -122,4 +124,32 @@ def test_a_real_sweep_goes_into_a_spec(planted: Any, recording: xr.Dataset, tmp_
     note: Any = found.model_dump(mode="json")["evidence"]["notes"]["sweep"]
     assert note["mode"] == "dg"
     assert note["over"] == ["weight"]
-    assert "nothing here to tell added detail" in note["rule"]
+    assert "nothing here tells added detail" in note["rule"]
+
+
+def test_recommended_settings_are_those_of_the_sweep_when_it_decides(recording: xr.Dataset) -> None:
+    recorded = {"guidance_scale": 3.0, "steps": 4}
+    recording = recording.assign_attrs(settings=recorded)
+    best = derive_dg(recording, sweep=swept(recording))
+    assert best.recommended is not None
+    assert best.recommended.model_dump() == {"guidance_scale": 7.0, "steps": 13}
+    none = derive_dg(recording, sweep=swept(recording, w2=NOTHING, mean=NOTHING))
+    assert none.recommended is not None
+    assert none.recommended.model_dump() == recorded, "what is here are the defaults, by the recording"
+    for spec in (best, none):
+        note: Any = spec.model_dump(mode="json")["evidence"]["notes"]["sweep"]
+        assert (note["guidance_scale"], note["steps"]) == (7.0, 13)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"layer": "transformer_blocks.2"}'])
+def test_settings_of_a_sweep_that_cannot_be_read_are_refused(recording: xr.Dataset, text: str) -> None:
+    data = swept(recording)
+    data = data.assign_coords(spec=("condition", np.array(["", text, text])))
+    with pytest.raises(SpecError, match="in the sweep can't be read .*; run `workbench sweep` again"):
+        derive_dg(recording, sweep=data)
+
+
+def test_baselines_are_no_sweep(recording: xr.Dataset, tmp_path: Path) -> None:
+    write_table(swept(recording), tmp_path, "baselines")
+    with pytest.raises(AnalysisError, match="has format 'dit-workbench/baselines'"):
+        derive_dg(recording, sweep=tmp_path)

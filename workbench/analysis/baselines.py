@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from workbench.analysis import inference
 from workbench.analysis.effects import contrasts, effects
-from workbench.analysis.sweep import DISTANCE, FALLBACK, LEAST
+from workbench.analysis.gauge import (
+    LEAST,
+    RECOGNISED,
+    SIMILARITY,
+    content,
+    gains,
+    gauge_of,
+    lost_samples,
+    needed_prompts,
+    smallest_gain,
+)
 from workbench.errors import AnalysisError
 
 GUIDED, ALONE = "cfg+dg", "dg"
 """Names of the conditions of `workbench.sampling.baselines` that are Detail Guidance, with and without CFG."""
 
-LEVEL = 0.05
+CLOSER, FARTHER, EQUAL, AT_MOST, OPEN = "closer", "farther", "equal", "not closer", "undecided"
 
-CLOSER, FARTHER, EQUAL, OPEN = "closer", "farther", "equal", "undecided"
+RESAMPLES = 10_000
+"""Fewest resamples of the corrected intervals, whose quantiles lie far out."""
 
 
 def baselines(
     measured: xr.Dataset,
     *,
-    distance: str = DISTANCE,
+    gauge: str = "auto",
     least: float = LEAST,
+    similarity: float = SIMILARITY,
+    recognised: float = RECOGNISED,
     confidence: float = 0.95,
     resamples: int = 2000,
+    flips: int = 9999,
     seed: int = 0,
 ) -> xr.Dataset:
     """Effects of every guidance, and Detail Guidance against each of them.
@@ -34,20 +48,22 @@ def baselines(
     ----------
     measured : xr.Dataset
         From `workbench.sampling.baselines.baselines`.
-    distance : str
-        The measure that decides, lower is better; `edge_energy` (higher is better) where the table has none of it.
-    least : float
-        Smallest difference that counts, as a share of the mean of plain CFG.
-    confidence, resamples, seed
-        Of the intervals.
+    gauge : str
+        What decides, see `workbench.analysis.gauge`; ``auto``: the best that the table allows.
+    least, similarity, recognised : float
+        Smallest difference that counts, and what counts as content kept, as in `sweep`.
+    confidence, resamples, flips, seed
+        Of the intervals and p-values.
 
     Returns
     -------
     xarray.Dataset
         Of `effects`, and over (contrast, measure): `difference` (Detail Guidance − other) with `_low`, `_high`, `_p` (sign flips,
-        corrected over the contrasts of a measure); `finding(contrast)`: ``closer`` to the data, ``farther``, ``equal`` within
-        ±`least`, or ``undecided``. ``attrs["verdict"]``: is it more than a higher CFG scale; ``attrs["verdict_reason"]`` says it
-        for all.
+        corrected over the contrasts of a measure); `gain(contrast)` with bounds that hold for all contrasts together
+        (Bonferroni); `finding(contrast)`: ``closer`` to the data by more than the smallest gain, ``farther``, ``equal`` within
+        it, ``not closer`` (no closer, perhaps farther), or ``undecided``. ``attrs["verdict"]``, is it more than a higher CFG scale:
+        ``supported`` if closer than **every** CFG scale and the content of CFG is kept; ``not supported`` if some CFG scale is shown
+        to do as well or the content is shown to be lost.
 
     Raises
     ------
@@ -59,37 +75,62 @@ def baselines(
         raise AnalysisError(
             "the table is none of baselines; pass what `workbench.sampling.baselines.baselines` returned."
         )
-    result = effects(measured, confidence=confidence, resamples=resamples, seed=seed)
-    measures = [str(m) for m in measured["measure"].values]
-    gauge = distance if distance in measures else FALLBACK
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    result = effects(measured, flips=flips, **options)
+    used = gauge_of(measured, gauge)
     pairs = _pairs(measured)
-    rows = contrasts(measured, pairs, confidence=confidence, resamples=resamples, seed=seed)
+    rows = contrasts(measured, pairs, **options)
     labels = [f"{one} − {other}" for one, other in pairs]
-    shape, dims = (len(measures), len(pairs)), ("contrast", "measure")
+    shape, dims = (measured.sizes["measure"], len(pairs)), ("contrast", "measure")
     for name, column in (("", "difference"), ("_low", "low"), ("_high", "high"), ("_p", "p_corrected")):
         result[f"difference{name}"] = (dims, rows[column].to_numpy(dtype=float).reshape(shape).T)
-    base = float(result["mean"].sel(condition="cfg", measure=gauge))
-    sign = -1.0 if gauge == FALLBACK else 1.0  # detail is the better the more of it
-    found = [_finding(rows, pair, gauge, sign, abs(least * base)) for pair in pairs]
+    margin = smallest_gain(measured, used, "cfg", least)
+    gain = gains(
+        measured, used, [(names.index(one), names.index(other)) for one, other in pairs],
+        confidence=1.0 - (1.0 - confidence) / len(pairs), resamples=max(resamples, RESAMPLES), seed=seed,
+    )  # fmt: skip
+    for name, side in zip(("", "_low", "_high"), gain, strict=True):
+        result[f"gain{name}"] = ("contrast", side)
+    found = [_finding(float(low), float(high), margin) for low, high in zip(gain.low, gain.high, strict=True)]
     result = result.assign_coords(
         contrast=("contrast", np.array(labels, dtype=str)),
         contrast_one=("contrast", np.array([one for one, _ in pairs], dtype=str)),
         contrast_other=("contrast", np.array([other for _, other in pairs], dtype=str)),
         finding=("contrast", np.array(found, dtype=str)),
     )
-    against_cfg = [f for (one, other), f in zip(pairs, found, strict=True) if one == GUIDED and _is_cfg(other)]
-    result.attrs |= {"analysis": "baselines", "gauge": gauge, "least": least, "margin": abs(least * base)}
+    left = content(measured, similarity=similarity, recognised=recognised, **options)
+    gone = lost_samples(measured).sum(axis=1)
+    result["content_kept"], result["content_lost"] = ("condition", left.kept), ("condition", left.shown_lost)
+    result["lost_samples"] = ("condition", gone)
+    at = names.index(GUIDED)
+    kept = bool(left.kept[at]) and not gone[at]
+    against_cfg = {f for (one, other), f in zip(pairs, found, strict=True) if one == GUIDED and _is_cfg(other)}
+    result.attrs |= {
+        "analysis": "baselines", "gauge": used.name, "gauge_words": used.words, "gauge_unit": used.unit,
+        "warning": used.warning, "least": least, "margin": margin,
+    }  # fmt: skip
     result.attrs["verdict"] = (
         "supported"
-        if set(against_cfg) == {CLOSER}
+        if against_cfg == {CLOSER} and kept
         else "not supported"
-        if {FARTHER, EQUAL} & set(against_cfg)
+        if {FARTHER, EQUAL, AT_MOST} & against_cfg or left.shown_lost[at]
         else "undecided"
     )
-    said = "; ".join(f"{label}: {_words(f, gauge)}" for label, f in zip(labels, found, strict=True))
+    said = "; ".join(
+        f"{one} is {words}" for one in (GUIDED, ALONE) if (words := _said(one, pairs, found, used.sign > 0))
+    )
+    judged = int(left.judged[at])
+    state = (
+        "kept" if kept
+        else "lost" if left.shown_lost[at]
+        else f"not kept for certain ({gone[at]} pictures are not finite)" if gone[at]
+        else f"not to be shown kept with {judged} prompts, of at least {needed_prompts(recognised)}"
+        if 0 < judged < needed_prompts(recognised)
+        else "not shown to be kept"
+    )  # fmt: skip
     result.attrs["verdict_reason"] = (
-        f"Whether Detail Guidance is more than a higher CFG scale, by {gauge} (at least ±{least:.0%} of CFG's mean counts): {said} "
-        f"({result.attrs['replication']})."
+        f"By {used.label} ({margin:.2g} counts), corrected for {len(pairs)} comparisons: {said}. Content of CFG under {GUIDED}: "
+        f"{state} ({result.attrs['replication']})."
     )
     return result
 
@@ -108,21 +149,32 @@ def _pairs(measured: xr.Dataset) -> list[tuple[str, str]]:
     return pairs
 
 
-def _finding(rows: pd.DataFrame, pair: tuple[str, str], gauge: str, sign: float, margin: float) -> str:
-    row = rows[(rows["condition"] == pair[0]) & (rows["against"] == pair[1]) & (rows["measure"] == gauge)].iloc[0]
-    if row["n"] < inference.MINIMUM_SAMPLES:
+def _finding(low: float, high: float, margin: float) -> str:
+    """From the bounds of the gain; NaN, as with too few prompts, decides nothing."""
+    if not np.isfinite([low, high]).all():
         return OPEN
-    low, high = sorted((sign * row["low"], sign * row["high"]))
-    if -margin < low and high < margin:
-        return EQUAL
-    if row["p_corrected"] < LEVEL and high < 0:
+    if low > margin:
         return CLOSER
-    if row["p_corrected"] < LEVEL and low > 0:
+    if high < -margin:
         return FARTHER
+    if high < margin:
+        return EQUAL if low > -margin else AT_MOST
     return OPEN
 
 
-def _words(finding: str, gauge: str) -> str:
-    if gauge == FALLBACK:
-        return {CLOSER: "more edge energy", FARTHER: "less edge energy"}.get(finding, finding)
-    return {CLOSER: "closer to the data", FARTHER: "farther from the data"}.get(finding, finding)
+def _said(one: str, pairs: list[tuple[str, str]], found: list[str], edges: bool) -> str:
+    """What one condition is against all others, by finding."""
+    words = {CLOSER: "closer to the data than", FARTHER: "farther than", EQUAL: "equal to", AT_MOST: "not closer than"}
+    if edges:
+        words = {
+            CLOSER: "of more edge energy than",
+            FARTHER: "of less than",
+            EQUAL: "equal to",
+            AT_MOST: "of no more than",
+        }
+    words[OPEN] = "open against"
+    parts = []
+    for finding, text in words.items():
+        others = [other for (a, other), f in zip(pairs, found, strict=True) if a == one and f == finding]
+        parts += [f"{text} {', '.join(others)}"] if others else []
+    return ", ".join(parts)

@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from workbench.analysis import inference
-from workbench.analysis.effects import baselines, effects, interval, replicates, values
+from workbench.analysis.effects import baselines, effects, replicates, values
+from workbench.analysis.gauge import (
+    DISTRIBUTION,
+    LEAST,
+    RECOGNISED,
+    SIMILARITY,
+    Gauge,
+    content,
+    gains,
+    gauge_of,
+    lost_samples,
+    needed_prompts,
+    rounded,
+    smallest_gain,
+)
 from workbench.errors import AnalysisError
 
 RULE = (
-    "Of the settings that keep the content on the choosing half of the prompts (lower bound of the mean low-pass similarity to "
-    "the same sample without Detail Guidance at least {similarity:g}{recognised}), the one with the largest lower bound of the "
-    "gain, where that is above 0. Gain: {gain}. Reported on the other half: supported if the gain's interval lies above 0 and the "
-    "content is kept there too."
+    "Gain: {gain}. Of the settings without a lost picture that keep the content on the choosing half of the prompts (lower bound of "
+    "the mean low-pass similarity to the same sample without Detail Guidance at least {similarity:g}{recognised}), the one with "
+    "the largest lower bound of the gain, where that is above 0. Supported: on the other half its gain's lower bound, corrected for "
+    "{modes}, is above the smallest gain that counts ({least}), and the content is kept there too. Not supported: every setting is "
+    "shown, on all prompts, to gain less than that or to lose the content."
 )
-RULE_VERSION = 1
-
-SIMILARITY = 0.95
-"""Least mean low-pass similarity that counts as the same content."""
-
-RECOGNISED = 0.05
-"""Largest drop in the share of pictures that the judge recognises that counts as none."""
-
-LEAST = 0.05
-"""Smallest gain that counts, as a share of the baseline's mean distance: what is shown to be smaller is no gain."""
-
-DISTANCE = "spectral_distance"
-FALLBACK = "edge_energy"
+RULE_VERSION = 2
 
 NONE = "none"
 CONTROL = "control"
@@ -46,26 +51,41 @@ CONTROL = "control"
 class Setting(NamedTuple):
     """How one setting does on some prompts; bounds of intervals over these."""
 
-    name: str
     gain: float
     gain_low: float
     gain_high: float
     similarity: float
     similarity_low: float
+    similarity_high: float
     recognised: float
-    recognised_low: float
+    lost: float
+    lost_high: float
+    n: int
     keeps: bool
+    loses: bool
+
+
+class _Mode(NamedTuple):
+    """What decides for one mode."""
+
+    settings: list[str]
+    smallest: float
+    broken: Mapping[str, int]
+    halves: tuple[int, int]
+    wanted: int
+    """Prompts a half without which the content can't be shown to be kept."""
 
 
 def sweep(
     measured: xr.Dataset,
     *,
-    distance: str = DISTANCE,
+    gauge: str = "auto",
     similarity: float = SIMILARITY,
     recognised: float = RECOGNISED,
     least: float = LEAST,
     confidence: float = 0.95,
     resamples: int = 2000,
+    flips: int = 9999,
     seed: int = 0,
 ) -> xr.Dataset:
     """Effects of every setting, and for each mode the best setting by `RULE`.
@@ -74,21 +94,19 @@ def sweep(
     ----------
     measured : xr.Dataset
         From `workbench.sampling.sweep.sweep`.
-    distance : str
-        The measure whose decrease is the gain. Where the table has none of it, the gain is the increase of
-        `edge_energy`, and the result says so.
-    similarity, recognised : float
-        What counts as content kept: see `SIMILARITY` and `RECOGNISED`.
-    least : float
-        Smallest gain that counts, see `LEAST`; decides between ``not supported`` and ``undecided`` where nothing is better.
-    confidence, resamples, seed
-        Of the intervals; `seed` also splits the prompts.
+    gauge : str
+        What a gain is measured by, see `workbench.analysis.gauge`; ``auto``: the best that the table allows.
+    similarity, recognised, least : float
+        What counts as content kept and as a gain: see `gauge.SIMILARITY`, `gauge.RECOGNISED`, `gauge.LEAST`.
+    confidence, resamples, flips, seed
+        Of the intervals and p-values; `seed` also splits the prompts.
 
     Returns
     -------
     xarray.Dataset
-        Of `effects`, with `gain(condition)` and bounds, `content_kept(condition)` (all prompts), and in the attributes `rule`,
-        `best` (JSON: per mode the choice, its numbers on both halves, and a verdict), `verdict`, `verdict_reason`.
+        Of `effects`, with `gain(condition)` and bounds, `content_kept(condition)`, `content_lost(condition)` (shown; all
+        prompts), `lost_samples(condition)` (pictures not finite), and in the attributes `rule`, `best` (JSON: per mode the choice,
+        its numbers on both halves, and a verdict), `verdict`, `verdict_reason`.
 
     Raises
     ------
@@ -98,38 +116,47 @@ def sweep(
     names = [str(name) for name in measured["condition"].values]
     if "mode" not in measured.coords:
         raise AnalysisError("the table has no `mode`; pass what `workbench.sampling.sweep.sweep` returned.")
-    result = effects(measured, confidence=confidence, resamples=resamples, seed=seed)
+    result = effects(measured, confidence=confidence, resamples=resamples, flips=flips, seed=seed)
     role = measured["role"].values if "role" in measured.coords else np.full(len(names), "")
     steered = np.flatnonzero((baselines(measured) != np.arange(len(names))) & (role != CONTROL))
     if not len(steered):
         raise AnalysisError("the sweep holds no setting besides the baselines; give at least one with over=….")
-    there = [str(m) for m in measured["measure"].values]
-    gauge = distance if distance in there else FALLBACK
-    if gauge not in there or "low_pass_similarity" not in there:
-        raise AnalysisError(f"the table lacks {gauge} or low_pass_similarity; it has {', '.join(there)}.")
-    limits = {"similarity": similarity, "recognised": recognised, "gauge": gauge}
-    options = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    prompts = [str(p) for p in measured["prompt"].values]
-    changes_PKM = replicates(values(measured) - values(measured)[baselines(measured)], prompts)
+    used = gauge_of(measured, gauge)
+    of_mode: dict[str, list[str]] = {}
+    for k in steered:
+        of_mode.setdefault(str(measured["mode"].values[k]), []).append(names[k])
+    limits: dict[str, Any] = {"similarity": similarity, "recognised": recognised}
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    chances = {**options, "confidence": 1.0 - (1.0 - confidence) / len(of_mode)}
+    (halves, sizes), whole = _halves(measured, seed), np.ones(measured.sizes["sample"], dtype=bool)
     table = {
-        part: _settings(names, there, changes_PKM[rows], limits, options) for part, rows in _halves(changes_PKM, seed)
+        "all": _settings(measured, used, whole, limits, options, options),
+        "choosing": _settings(measured, used, halves[0], limits, options, options),
+        "reporting": _settings(measured, used, halves[1], limits, options, chances),
     }
-    whole = table["all"]
     for field in ("gain", "gain_low", "gain_high"):
-        result[field] = ("condition", [getattr(whole[name], field) for name in names])
-    result["content_kept"] = ("condition", [whole[name].keeps for name in names])
-    modes = list(dict.fromkeys(str(measured["mode"].values[k]) for k in steered))
+        result[field] = ("condition", [getattr(table["all"][name], field) for name in names])
+    result["content_kept"] = ("condition", [table["all"][name].keeps for name in names])
+    result["content_lost"] = ("condition", [table["all"][name].loses for name in names])
+    broken = dict(zip(names, lost_samples(measured).sum(axis=1).tolist(), strict=True))
+    result["lost_samples"] = ("condition", [broken[name] for name in names])
+    judged = (
+        bool(np.isfinite(result["mean"].sel(measure="recognised")).any()) if _has(measured, "recognised") else False
+    )
     best: dict[str, Any] = {}
-    for mode in modes:
-        of_mode = [names[k] for k in steered if str(measured["mode"].values[k]) == mode]
-        at = names.index(str(measured["baseline"].values[names.index(of_mode[0])]))
-        smallest = least * float(np.abs(result["mean"].values[at, there.index(gauge)]))
-        best[mode] = _best(of_mode, table, len(changes_PKM), smallest)
+    for mode, settings in of_mode.items():
+        baseline = str(measured["baseline"].values[names.index(settings[0])])
+        smallest = smallest_gain(measured, used, baseline, least)
+        wanted = needed_prompts(recognised) if judged else inference.MINIMUM_SAMPLES
+        best[mode] = _best(_Mode(settings, smallest, broken, sizes, wanted), table)
     result.attrs |= {
         "analysis": "sweep",
-        "rule": _rule(limits, "recognised" in there),
+        "rule": _rule(used, limits, least, judged, len(of_mode)),
         "rule_version": RULE_VERSION,
-        "gauge": gauge,
+        "gauge": used.name,
+        "gauge_words": used.words,
+        "gauge_unit": used.unit,
+        "warning": used.warning,
         "similarity_margin": similarity,
         "recognised_margin": recognised,
         "least": least,
@@ -173,96 +200,119 @@ def table(result: xr.Dataset, measures: list[str] | None = None) -> pd.DataFrame
     return part[keep].to_dataframe().reset_index()
 
 
-def _halves(changes_PKM: np.ndarray, seed: int) -> list[tuple[str, np.ndarray]]:
-    count = len(changes_PKM)
+def _has(measured: xr.Dataset, measure: str) -> bool:
+    return measure in measured["measure"].values.tolist()
+
+
+def _halves(measured: xr.Dataset, seed: int) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], tuple[int, int]]:
+    """Samples of the choosing and of the reporting half, and how many replicates each has."""
+    prompts = [str(p) for p in measured["prompt"].values]
+    distinct = list(dict.fromkeys(prompts))
+    # As in `inference.by_prompt`: of one prompt the seeds are the replicates.
+    each = [distinct.index(p) for p in prompts] if len(distinct) > 1 else list(range(len(prompts)))
+    count = max(each) + 1
     order = np.random.default_rng([seed, 1]).permutation(count)
-    choosing, reporting = np.sort(order[: count // 2]), np.sort(order[count // 2 :])
-    return [("all", np.arange(count)), ("choosing", choosing), ("reporting", reporting)]
+    choosing = np.isin(each, order[: count // 2])
+    return (choosing, ~choosing), (count // 2, count - count // 2)
 
 
 def _settings(
-    names: list[str], there: list[str], changes_PKM: np.ndarray, limits: dict[str, Any], options: dict[str, Any]
+    measured: xr.Dataset,
+    gauge: Gauge,
+    rows: NDArray[np.bool_],
+    limits: dict[str, Any],
+    options: dict[str, Any],
+    chances: dict[str, Any],
 ) -> dict[str, Setting]:
-    found = interval(changes_PKM, **options)
-    gauge, alike = there.index(limits["gauge"]), there.index("low_pass_similarity")
-    known = there.index("recognised") if "recognised" in there else None
-    out = {}
-    for k, name in enumerate(names):
-        mean, low, high = (part[k, gauge] for part in found)
-        # A distance shall fall, an amount of detail rise.
-        gain = (mean, low, high) if limits["gauge"] == FALLBACK else (-mean, -high, -low)
-        similar, similar_low = 1 + found.mean[k, alike], 1 + found.low[k, alike]
-        drop, drop_low = (found.mean[k, known], found.low[k, known]) if known is not None else (np.nan, np.nan)
-        keeps = bool(similar_low >= limits["similarity"])
-        if known is not None and np.isfinite(drop):  # NaN where no prompt is one of the judge's classes
-            keeps = keeps and bool(drop_low > -limits["recognised"])
-        a, b, c, d, e, f, g = (float(x) for x in (*gain, similar, similar_low, drop, drop_low))
-        out[name] = Setting(name, a, b, c, d, e, f, g, keeps)
-    return out
-
-
-def _best(of_mode: list[str], table: dict[str, dict[str, Setting]], count: int, smallest: float) -> dict[str, Any]:
-    """The choice on one half, and how it does on the other."""
-    choosing = [table["choosing"][name] for name in of_mode]
-    base = {"settings": len(of_mode), "n_choosing": count // 2, "n_reporting": count - count // 2, "smallest": smallest}
-    if count // 2 < inference.MINIMUM_SAMPLES:
-        wanted = 2 * inference.MINIMUM_SAMPLES
-        reason = f"{count} prompts or seeds can't be halved; at least {wanted} are needed, 64 are recommended"
-        return {"choice": NONE, "verdict": "undecided", "reason": reason, **base}
-    eligible = [s for s in choosing if s.keeps and s.gain_low > 0]
-    if not eligible:
-        return {"choice": NONE, **_no_better(of_mode, table["all"], smallest), **base}
-    winner = max(eligible, key=lambda s: s.gain_low)
-    report = table["reporting"][winner.name]
-    if report.gain_low > 0 and report.keeps:
-        verdict, said = "supported", "which the other half of the prompts confirms"
-    elif report.gain_high < 0:
-        verdict, said = "not supported", "but on the other half of the prompts it is worse than no Detail Guidance"
-    elif report.gain_low > 0:
-        verdict, said = "undecided", "but that the content is kept is not shown on the other half of the prompts"
-    else:
-        verdict, said = "undecided", "but the other half of the prompts does not confirm the gain"
-    numbers = {"choosing": _rounded(winner), "reporting": _rounded(report)}
-    return {"choice": winner.name, "verdict": verdict, "reason": f"{winner.name} was chosen, {said}", **base, **numbers}
-
-
-def _no_better(of_mode: list[str], all_prompts: dict[str, Setting], smallest: float) -> dict[str, Any]:
-    """Is no gain shown, or shown that there is none? From all prompts, as nothing was chosen."""
-    keeping = [all_prompts[name] for name in of_mode if all_prompts[name].keeps]
-    said = f"none of the {len(of_mode)} settings is better than no Detail Guidance: "
-    if not keeping:
-        return {"verdict": "not supported", "reason": f"{said}none is shown to keep the content"}
-    top = max(keeping, key=lambda s: s.gain_high)
-    if top.gain_high < smallest:
-        shown = f"the {len(keeping)} that keep the content gain less than {smallest:.3g} (largest upper bound {top.gain_high:.3g})"
-        return {"verdict": "not supported", "reason": said + shown}
-    shown = (
-        f"of the {len(keeping)} that keep the content none has a gain whose interval lies above 0 on the choosing half, but a gain "
-        f"of {smallest:.3g} is not excluded ({top.name}: {top.gain:.3g}, interval {top.gain_low:.3g} to {top.gain_high:.3g})"
-    )
-    return {"verdict": "undecided", "reason": said.replace("is better", "is shown to be better") + shown}
-
-
-def _rounded(setting: Setting) -> dict[str, Any]:
-    fields = setting._asdict() | {"name": None}
+    """Numbers of every condition on these samples; `chances` are the options of the gain's interval."""
+    pairs = list(enumerate(baselines(measured).tolist()))
+    gain = gains(measured, gauge, pairs, rows=rows, **chances)
+    left = content(measured, rows=rows, **limits, **options)
+    # Prompts of which every picture is there, of the condition and of its baseline.
+    gone_KS = np.asarray(np.isnan(values(measured)).all(axis=2), dtype=bool)
+    there_KS = np.where(gone_KS | gone_KS[baselines(measured)], np.nan, 0.0)[:, rows]
+    n: NDArray[np.int64] = np.isfinite(
+        replicates(there_KS[..., None], [str(p) for p in measured["prompt"].values[rows]])
+    ).sum(axis=(0, 2))
     return {
-        key: (value if isinstance(value, bool) else float(f"{value:.6g}") if np.isfinite(value) else None)
-        for key, value in fields.items()
-        if key != "name"
-    }
+        str(name): Setting(
+            float(gain.mean[k]), float(gain.low[k]), float(gain.high[k]), float(left.similarity[k]), float(left.similarity_low[k]),
+            float(left.similarity_high[k]), float(left.recognised[k]), float(left.lost[k]), float(left.lost_high[k]), int(n[k]),
+            bool(left.kept[k]), bool(left.shown_lost[k]),
+        )
+        for k, name in enumerate(measured["condition"].values)
+    }  # fmt: skip
 
 
-def _rule(limits: dict[str, Any], judged: bool) -> str:
-    gain = {
-        FALLBACK: "increase of edge_energy; there is nothing here to tell added detail from over-sharpening",
-    }.get(limits["gauge"], f"decrease of {limits['gauge']}, which over-sharpening does not lower")
-    more = f", and the share that the judge recognises down by less than {limits['recognised']:g}" if judged else ""
-    return RULE.format(similarity=limits["similarity"], recognised=more, gain=gain)
+def _best(mode: _Mode, table: dict[str, dict[str, Setting]]) -> dict[str, Any]:
+    """The choice on one half, and how it does on the other."""
+    base: dict[str, Any] = {
+        "settings": len(mode.settings), "n_choosing": mode.halves[0], "n_reporting": mode.halves[1],
+        "smallest": float(f"{mode.smallest:.6g}") if np.isfinite(mode.smallest) else None,
+        "with_lost_pictures": [name for name in mode.settings if mode.broken[name]],
+    }  # fmt: skip
+    if mode.halves[0] < inference.MINIMUM_SAMPLES:
+        count, least = sum(mode.halves), 2 * inference.MINIMUM_SAMPLES
+        reason = f"{count} prompts or seeds can't be halved; at least {least} are needed, 64 are recommended"
+        return {"choice": NONE, "verdict": "undecided", "reason": reason, **base}
+    choosing = table["choosing"]
+    eligible = [n for n in mode.settings if choosing[n].keeps and choosing[n].gain_low > 0 and not mode.broken[n]]
+    if not eligible:
+        return {"choice": NONE, **_no_better(mode, table["all"]), **base}
+    winner = max(eligible, key=lambda name: choosing[name].gain_low)
+    report = table["reporting"][winner]
+    numbers = {"choosing": rounded(choosing[winner]._asdict()), "reporting": rounded(report._asdict())}
+    if report.loses or report.gain_high < mode.smallest:
+        # What was chosen is not good enough; whether any other is, all prompts together say.
+        return {"choice": NONE, **_no_better(mode, table["all"]), **base, "refuted": winner, **numbers}
+    said = f"{report.gain:.3g} ({report.gain_low:.3g} to {report.gain_high:.3g}; {mode.smallest:.3g} counts)"
+    confirmed = report.gain_low > mode.smallest
+    verdict = "supported" if confirmed and report.keeps else "undecided"
+    kept = "content kept" if report.keeps else "content not shown to be kept"
+    reason = f"{winner} chosen; on the other half its gain is {said}, {kept}"
+    return {"choice": winner, "verdict": verdict, "reason": reason, **base, **numbers}
+
+
+def _no_better(mode: _Mode, everyone: dict[str, Setting]) -> dict[str, Any]:
+    """Is no gain shown, or shown that there is none? From all prompts, as nothing was chosen."""
+    loses = [name for name in mode.settings if everyone[name].loses]
+    small = [name for name in mode.settings if name not in loses and everyone[name].gain_high < mode.smallest]
+    still = [name for name in mode.settings if name not in (*loses, *small)]
+    parts = [f"{len(small)} gain less than {mode.smallest:.3g}"] if small else []
+    parts += [f"{len(loses)} lose the content"] if loses else []
+    if not still:
+        return {"verdict": "not supported", "reason": f"of {len(mode.settings)} settings " + ", ".join(parts)}
+    top = max(still, key=lambda name: np.nan_to_num(everyone[name].gain_high, nan=np.inf))
+    at = everyone[top]
+    if min(mode.halves) < mode.wanted and not mode.broken[top]:
+        why = f"content can't be shown to be kept with {min(mode.halves)} prompts a half, of at least {mode.wanted}"
+    elif mode.broken[top]:
+        why = f"{top} lost {mode.broken[top]} pictures that are not finite"
+    elif not at.keeps:
+        why = f"{top} neither keeps nor loses the content for certain"
+    else:
+        why = f"a gain of {mode.smallest:.3g} is not excluded ({top}: {at.gain:.3g}, {at.gain_low:.3g} to {at.gain_high:.3g})"
+    parts += [f"{len(still)} open: {why}"]
+    return {"verdict": "undecided", "reason": f"of {len(mode.settings)} settings " + ", ".join(parts)}
+
+
+def _rule(gauge: Gauge, limits: dict[str, float], least: float, judged: bool, modes: int) -> str:
+    more = (
+        f", and at most {limits['recognised']:g} of prompts lose a recognised picture by an exact upper bound"
+        if judged
+        else ""
+    )
+    gain = gauge.words + (f"; {gauge.warning}" if gauge.warning else "")
+    counts = f"{least:g} sd of the data" if gauge.name == DISTRIBUTION else f"{least:.0%} of the baseline's mean"
+    return RULE.format(
+        gain=gain, similarity=limits["similarity"], recognised=more, least=counts,
+        modes=f"{modes} modes" if modes > 1 else "one mode",
+    )  # fmt: skip
 
 
 def _verdict(best: dict[str, Any], attrs: dict[str, Any]) -> tuple[str, str]:
-    """Of all modes: supported if Detail Guidance helps in one of them."""
+    """Of all modes: supported if Detail Guidance helps in one of them (each with its share of the error), not if in none."""
     found = [one["verdict"] for one in best.values()]
     verdict = next((v for v in ("supported", "undecided", "not supported") if v in found), "undecided")
     said = "; ".join(f"{mode}: {one['reason']}" for mode, one in best.items())
-    return verdict, f"{said} ({attrs['replication']}, chosen on half of them and reported on the other)."
+    return verdict, f"{said} ({attrs['replication']}; gain: {attrs['gauge_words']})."

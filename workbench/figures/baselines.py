@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from workbench.analysis.visits import too_few
 from workbench.figures import style
 
-SHOWN = ("edge_energy", "band_power_4", "spectral_distance", "low_pass_similarity", "recognised")
-"""Measures that get a column, where the table has them: detail, distance to the data, content."""
+SHOWN = ("edge_energy", "band_power_4", "own_spectral_distance", "low_pass_similarity", "recognised")
+"""Measures that get a column, where the table has them: detail, distance to the own training picture's spectrum, content."""
 
 SHORT = {
     "edge_energy": "edge energy",
     "band_power_4": "power > ¼ cyc/px",
-    "spectral_distance": "distance to data",
+    "own_spectral_distance": "distance to own",
     "low_pass_similarity": "similarity",
     "recognised": "recognised",
 }
@@ -166,5 +166,5 @@ def caption(evidence: xr.Dataset) -> str:
         f"in its first row; {bars}; filled dots: p < 0.05 after correction for the number of guidances. Seconds a step: median and "
         f"quartiles, measured in this run, of one sample in a batch. n = {attrs['replication']}."
         + (f" Left out: {'; '.join(left)}." if left else "")
-        + f" Verdict ({attrs['analysis']}): {attrs['verdict']}. {attrs['verdict_reason']}"
+        + f" Verdict ({attrs['analysis']}): {attrs['verdict']}."
     )

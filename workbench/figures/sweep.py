@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,6 @@ SERIES = 8
 """Series that get a colour; of more, those with the largest lower bounds of the gain, and the others are small grey dots."""
 
 HEADINGS = {"dg": "without CFG (against plain)", "cfg+dg": "with CFG (against CFG alone)"}
-
-GAIN = "gain: decrease of {label}{unit}"
-RISE = "gain: increase of {label}{unit}"
 
 _OWN = ("mode", "role", "guidance_scale", "weight", "n_channels")
 
@@ -179,12 +177,14 @@ def _points(axes: Axes, x: np.ndarray, own: pd.DataFrame, colour: Any, shape: st
 
 
 def _gain_label(evidence: xr.Dataset) -> str:
-    gauge = str(evidence.attrs["gauge"])
-    at = evidence.sel(measure=gauge)
-    unit = str(at["unit"].values) if "unit" in evidence.coords else ""
-    label = str(at["label"].values) if "label" in evidence.coords else gauge
-    template = RISE if "nothing here to tell" in str(evidence.attrs["rule"]) else GAIN
-    return template.format(label=label, unit=f"  ({unit})" if unit else "")
+    unit = str(evidence.attrs["gauge_unit"])
+    return f"gain: {evidence.attrs['gauge_words']}" + (f"  ({unit})" if unit else "")
+
+
+def _warned(attrs: Mapping[Any, Any]) -> str:
+    """The gauge's warning as a sentence; empty without one."""
+    text = str(attrs.get("warning", ""))
+    return f"{text[0].upper()}{text[1:]}. " if text else ""
 
 
 def caption(evidence: xr.Dataset) -> str:
@@ -208,5 +208,5 @@ def caption(evidence: xr.Dataset) -> str:
     return (
         f"Detail Guidance against the same samples without it, from the same noise. Top: gain by weight{over}; bottom: gain "
         f"against how much of the content is kept. {bars[0].upper()}{bars[1:]}. Hollow: content not shown to be kept.{some} "
-        f"n = {attrs['replication']}. Rule: {attrs['rule']} Verdict ({attrs['analysis']}): {attrs['verdict']}. {attrs['verdict_reason']}"
+        f"n = {attrs['replication']}. {_warned(attrs)}Verdict ({attrs['analysis']}): {attrs['verdict']}."
     )

@@ -12,9 +12,15 @@ import xarray as xr
 from workbench.figures.style import short
 from workbench.report.sections import Drawn, Section
 
-#: Measures in the tables of this page, where they were measured; all are in numbers and CSV files.
-_DETAIL, _CONTENT, _DISTANCE = "edge_energy", "low_pass_similarity", "spectral_distance"
-_MEASURES = (_DETAIL, "high_frequency_share", _CONTENT, "recognised", "semantic", _DISTANCE)
+#: Measures in the tables of this page, where they were measured, with their heads; all are in numbers and CSV files.
+#: Of the distances that to the own training picture alone: that to the mean spectrum is 0.9 for real pictures, too.
+_MEASURES = {
+    "edge_energy": "edge energy",
+    "own_spectral_distance": "distance to own",
+    "low_pass_similarity": "similarity",
+    "recognised": "recognised",
+}
+_BRIEF = ("own_spectral_distance", "low_pass_similarity")
 
 
 def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
@@ -27,17 +33,16 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
                 int(channel),
                 str(at["channel_verdict"].values),
                 *(_three(at, "effect_overall", factor=factor) for factor in ("embedding", "latent")),
-                *(_three(at, "share_overall", factor=factor) for factor in ("embedding", "latent", "prompt")),
+                _three(at, "share_overall", factor="embedding"),
                 _number(at["p_corrected_overall"].sel(factor="embedding")),
             ]
         )
     tables = [
         {
-            "caption": "Per massive channel, over the blocks in which it is massive. Effect: largest difference of ln mean |h| "
-            "between two levels, averaged over the other factor. Share: of the variance over all cells. Intervals are over "
+            "caption": "Per massive channel, over the blocks in which it is massive. Embedding, latent: largest difference of "
+            "ln mean |h| between two levels, averaged over the other factor. Share: of the embedding in the variance over all cells. Intervals are over "
             f"{result.attrs['replicate']}s; p for the embedding, corrected over channels.",
-            "head": ["channel", "verdict", "effect of embedding", "effect of latent", "share of embedding", "of latent",
-                     "of prompt", "p"],
+            "head": ["channel", "verdict", "embedding", "latent", "share (emb.)", "p"],
             "rows": rows,
             "brief": [0, 1, 2, 3],
         }
@@ -61,22 +66,19 @@ def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
             loss = at.sel(kind=kind)
             rows.append(
                 [
-                    short(str(at["layer"].values)),
-                    str(at["window"].values),
+                    f"{short(str(at['layer'].values))}, {at['window'].values}",
                     kind.replace("_", " "),
                     _number(loss["norm"]),
                     *(_three(loss, "loss", measure=aspect) for aspect in ("detail", "content")),
-                    *(_three(loss, "loss_per_norm", measure=aspect) for aspect in ("detail", "content")),
                 ]
             )
     table = {
         "caption": "Loss as a share of the mean difference to another prompt's picture (0: nothing changes; 1: the detail, or the "
         "content, differs as much as in another picture). Norm: L2 norm per token that was taken away or added.",
-        "head": ["before block", "window", "what", "norm", "loss of detail", "loss of content", "detail per norm",
-                 "content per norm"],
-        "rows": [row for row in rows if row[3] != ""],
-        "brief": [0, 1, 2, 4, 5],
-    }  # fmt: skip
+        "head": ["before, window", "what", "norm", "detail lost", "content lost"],
+        "rows": [row for row in rows if row[2] != ""],
+        "brief": [0, 1, 3, 4],
+    }
     return Section(
         "disruption",
         "What do they carry?",
@@ -132,7 +134,6 @@ def _baselines(result: xr.Dataset) -> list[str]:
 def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
     """Conditions down, measures across; differences to the baseline, and the baseline's own means."""
     measures = [name for name in _MEASURES if name in result["measure"].values]
-    labels = [str(result["label"].sel(measure=name).values) for name in measures]
     rows = []
     for name in names:
         at = result.sel(condition=name)
@@ -142,13 +143,14 @@ def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
             for m in measures
         ]
         seconds = _number(at["seconds_per_step"]) if "seconds_per_step" in at else ""
-        rows.append([name, "" if own else str(at["baseline"].values), *cells, seconds])
+        rows.append([name, *cells, seconds])
     return {
-        "caption": f"{what}: the mean where there is no “against”, else the mean paired difference with its interval over "
-        f"prompts ({result.attrs['replication']}); intervals are not corrected for their number.",
-        "head": ["condition", "against", *labels, "s per step"],
+        "caption": f"{what}: the mean of {' and '.join(_baselines(result))}, for the others the mean paired difference to that of the "
+        f"two with as much CFG, with its interval over {result.attrs['replicate']}s ({result.attrs['replication']}); intervals are not "
+        "corrected for their number. Distance to own: of the band powers to those of the prompt's training picture, ln units.",
+        "head": ["condition", *(_MEASURES[name] for name in measures), "s / step"],
         "rows": rows,
-        "brief": [0, *(2 + i for i, m in enumerate(measures) if m in (_CONTENT, _DISTANCE)), 2 + len(measures)],
+        "brief": [0, *(1 + i for i, m in enumerate(measures) if m in _BRIEF), 1 + len(measures)],
     }
 
 

@@ -13,6 +13,7 @@ from workbench.errors import WorkbenchError
 from workbench.sampling.condition_store import intact_images
 from workbench.sampling.conditions import not_finite
 from workbench.sampling.measures import TABLE, image_measures
+from workbench.sampling.spectrum import Reference
 
 AUTO: Literal["auto"] = "auto"
 
@@ -96,6 +97,12 @@ def measured(
         "factors": list(run.attrs.get("factors", [])),
         "left_out": lost,
         "model_name": model_name or "",
+        # What the distribution of band powers is compared with (`analysis.gauge`); empty without training pictures.
+        "reference": json.dumps(
+            {"mean": reference.mean.tolist(), "spread": reference.spread.tolist(), "pictures": reference.pictures}
+        )
+        if isinstance(reference, Reference) and seen.any()
+        else "",
     }
     return result
 

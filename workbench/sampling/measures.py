@@ -185,7 +185,7 @@ TABLE: dict[str, Measure] = {
         "detail", "", "high-frequency share", "power above 1/4 cycles/px ÷ all power but the mean", _FIELD
     ),
     "spectral_distance": Measure(
-        "distance", "sd", "distance to the data's spectrum", "√(mean over bands of ((b − mean) / sd)²)",
+        "distance", "sd", "distance to the data's mean spectrum", "√(mean over bands of ((b − mean) / sd)²); no gauge, see below",
         "here", "reference",
     ),
     "own_spectral_distance": Measure(
@@ -212,7 +212,7 @@ TABLE: dict[str, Measure] = {
     "clipped": Measure("other", "", "clipped values", "share of values at 0 or 255", "here"),
 }  # fmt: skip
 """Every measure by name. Signs: a higher `detail` is more detail, a higher `content` more of the prompt's (or of the
-undisturbed image's) content, a higher `distance` farther from the training pictures."""
+undisturbed image's) content, a higher `distance` farther from the own training picture, or from the mean of all of them."""
 
 KINDS: dict[str, str] = {name: row.kind for name, row in TABLE.items()}
 """Kind of each measure: detail, content, distance or other."""

@@ -172,10 +172,11 @@ class Reference:
 
 
 def spectral_distance(image_YX3: Array, reference: Reference) -> float:
-    """Distance of the image's ln band power to that of real pictures, in their standard deviations.
+    """Distance of the image's ln band power to the mean of real pictures, in their standard deviations.
 
     √(mean over bands of ((b − mean) / spread)²): about 1 for a real picture, and 0 only for one that has the mean power
-    in every band. NaN if the image has another size than the pictures or isn't finite.
+    in every band. A smaller one is a more average picture, not one nearer to the data: `analysis.gauge` says what a gain
+    is measured by. NaN if the image has another size than the pictures or isn't finite.
     """
     if np.shape(image_YX3)[:2] != (reference.size, reference.size):
         return float("nan")

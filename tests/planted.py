@@ -39,6 +39,7 @@ from diffusers import (
 )
 
 from tests.reduce_reference import TERMS, text, to_dataset
+from workbench.models import fingerprint
 
 KINDS = ("random", "constant", "gate", "gate_falling", "noise_only", "both")
 TEXT_WIDTH, POOLED_WIDTH, TEXT_TOKENS = 32, 32, 6
@@ -266,7 +267,7 @@ def hook_record(
     h_SBLTNC = stacked(states)
     terms = stacked(modulations)
     terms = terms.reshape(*terms.shape[:4], len(TERMS), -1)
-    return to_dataset(
+    recording = to_dataset(
         h_SBLTNC,
         ranks=ranks,
         keep_hidden=hidden,
@@ -278,6 +279,7 @@ def hook_record(
         latent_final=torch.cat(finals).numpy(),
         temb=stacked([[e] for e in embeddings])[:, :, 0],
     )
+    return recording.assign_attrs(model=fingerprint(pipeline))
 
 
 @torch.no_grad()

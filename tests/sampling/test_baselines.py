@@ -10,12 +10,12 @@ import pytest
 import torch
 import xarray as xr
 
-from tests.planted import hook_record
+from tests.planted import hook_record, planted_pipeline
 from tests.steering.helpers import make_spec
 from tests.tiny import encode, tiny_pipeline
 from workbench.analysis.effects import effects
 from workbench.analysis.tables import open_table
-from workbench.errors import SpecError
+from workbench.errors import SpecError, WorkbenchError
 from workbench.sampling.baselines import PAG_SCALE, at_depth, baseline_conditions, baselines
 from workbench.sampling.conditions import open_conditions, run_conditions
 from workbench.sampling.sampler import sample
@@ -201,3 +201,13 @@ def test_depths() -> None:
     assert at_depth((7, 8, 9), 8) == [2, 3]
     assert at_depth((13,), 8) == [4]
     assert at_depth((7, 8, 9), 1) == [0]
+
+
+def test_another_models_recording_and_a_scale_that_is_none_are_refused(pipe: Any, spec: Any, tmp_path: Path) -> None:
+    other = hook_record(planted_pipeline("constant", 3, layers=5), prompts=["a"], seeds=[0], steps=2)
+    with pytest.raises(WorkbenchError, match="the recording is of another model .* than the model that is compared"):
+        baselines(spec, pipe, recording=other, out=tmp_path / "run", **CALL)
+    for scale in (1.0, float("nan")):
+        with pytest.raises(WorkbenchError, match=f"guidance_scale = {scale} is no CFG"):
+            baselines(spec, pipe, guidance_scale=scale, out=tmp_path / "run", **CALL)
+    assert not (tmp_path / "run").exists()

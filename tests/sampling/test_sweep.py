@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.planted import hook_record
+from tests.planted import hook_record, planted_pipeline
 from tests.steering.helpers import make_spec
 from workbench.analysis.sweep import sweep as analyse
 from workbench.analysis.tables import open_table
@@ -19,6 +19,7 @@ from workbench.sampling.conditions import open_conditions
 from workbench.sampling.sampler import sample
 from workbench.sampling.sweep import sweep, sweep_conditions
 from workbench.steering.spec import save_spec
+from workbench.steering.windows import window
 
 PROMPTS = ["red apple", "dog face"]
 CALL: dict[str, Any] = {"prompts": PROMPTS, "seeds": [3], "steps": 2, "guidance_scale": 3.0, "progress": False}
@@ -100,7 +101,7 @@ def test_settings_named_in_words(pipe: Any, spec: Any) -> None:
     by_name = {c.name: c for c in sweep_conditions(spec.replace(evidence=_ranked(spec)), pipe, over=over, modes="dg")}
     used = by_name["dg,layer=2,weight=1.5,channels=top1,window=early"].identity["spec"]
     assert used["channels"] == [41]
-    assert used["window"] == {"unit": "sigma", "low": 0.6, "high": 1.0}
+    assert used["window"] == window("early").model_dump()
 
 
 def _ranked(spec: Any) -> dict[str, Any]:
@@ -165,6 +166,27 @@ def test_long_names_are_cut_and_still_differ(pipe: Any, spec: Any) -> None:
         ({"over": {"channels": ["top3"]}}, WorkbenchError, "ranks .* so there is no top 3"),
         ({"over": {"window": ["noon"]}}, WorkbenchError, "window 'noon' is unknown; give all, early"),
         ({"over": {"window": [(0.5, 0.2)]}}, SpecError, "low = 0.5 is above high = 0.2"),
+        ({"over": {"layer": [-100]}}, SpecError, "no block -100; its blocks are 0 to 4"),
+        ({"over": {"layer": -1}}, SpecError, "no block -1; its blocks are 0 to 4"),
+        ({"over": {"layer": ["-1"]}}, SpecError, "no block -1; its blocks are 0 to 4"),
+        ({"over": {"layer": [True, 2.0]}}, SpecError, "no block True"),
+        ({"over": {"layer": 2.5}}, SpecError, "no block 2.5"),
+        ({"over": {"channels": 159}}, SpecError, "no channel 159"),
+        ({"over": {"channels": [-1]}}, SpecError, "channel -1 is none; channels are whole numbers"),
+        ({"over": {"channels": [[3, "x"]]}}, SpecError, "channel 'x' is none"),
+        ({"over": {"channels": [1.5]}}, SpecError, "channels 1.5 are unknown"),
+        ({"over": {"channels": [None]}}, SpecError, "channels None are unknown"),
+        ({"over": {"window": 0.5}}, SpecError, "window 0.5 is unknown; give all, early, middle, late, low-high"),
+        ({"over": {"window": ["01"]}}, SpecError, "window '01' is unknown"),
+        ({"over": {"window": ["0.2-0.6-0.8"]}}, SpecError, "window '0.2-0.6-0.8' is unknown"),
+        ({"over": {"window": [(0.1, 0.2, 0.3)]}}, SpecError, r"window \(0.1, 0.2, 0.3\) is unknown"),
+        ({"over": {"window": [{}]}}, SpecError, r"window \{\} can't be used \(unit: Field required\)"),
+        ({"over": {"window": [{"unit": "sigma", "low": 0, "high": "x"}]}}, SpecError, "high: Input should be"),
+        ({"over": {"window": ["0.2-6"]}}, SpecError, r"high: Input should be less than or equal to 1\); give all"),
+        ({"over": {"weight": None}}, SpecError, "weight"),
+        ({"over": {"weight": [1]}, "guidance_scale": 1.0}, WorkbenchError, "guidance_scale = 1.0 is no CFG"),
+        ({"over": {"weight": [1]}, "guidance_scale": float("nan")}, WorkbenchError, "guidance_scale = nan is no CFG"),
+        ({"over": {"weight": [1]}, "batch_size": 0}, WorkbenchError, "batch_size = 0 must be at least 1"),
         ({"over": {"weight": [1e9]}}, SpecError, "weight"),
         ({"over": {"weight": [1]}, "modes": "magic"}, WorkbenchError, r"modes \['magic'\] can't be swept"),
         ({"over": {"weight": [1]}, "prompts": None}, WorkbenchError, "ships no study prompts"),
@@ -193,3 +215,66 @@ def test_spec_file_and_analysis(pipe: Any, spec: Any, table: xr.Dataset, tmp_pat
     assert result.attrs["gauge"] == "edge_energy"
     other = make_spec(pipe, layer="transformer_blocks.0")
     assert "dg,layer=0,weight=2" in names(pipe, other, over={"weight": [2.0]})
+
+
+def test_one_value_stands_for_a_list_of_one_and_a_span_for_a_window(pipe: Any, spec: Any) -> None:
+    over = {"layer": "1", "channels": [7, np.int64(9)], "window": "0.2-0.6", "weight": 2}
+    found = sweep_conditions(spec, pipe, over=over, modes="dg")[1:]
+    assert [c.name for c in found] == [f"dg,layer=1,weight=2,channels={c},window=0.2-0.6" for c in (7, 9)]
+    assert [c.identity["spec"]["channels"] for c in found] == [[7], [9]]
+    assert found[0].identity["spec"]["window"] == {"unit": "sigma", "low": 0.2, "high": 0.6}
+    assert names(pipe, spec, over={"channels": 7}, modes="dg")[1:] == ["dg,layer=2,weight=1.5,channels=7"]
+
+
+def test_settings_that_differ_are_all_run(pipe: Any, spec: Any) -> None:
+    over = {"weight": [1.2345678, 1.2345679], "window": [(0.1234567, 1.0), (0.1234568, 1.0)]}
+    found = sweep_conditions(spec, pipe, over=over, modes="dg")[1:]
+    assert len({c.name for c in found}) == len({json.dumps(c.whole_identity) for c in found}) == 4
+    assert found[0].name == "dg,layer=2,weight=1.2345678,window=0.1234567-1", "the same name in whatever sweep"
+    # Two schedules that read the same in a name's letters.
+    knots = [{"knots": [[0.1, 1.0], [0.2, w]]} for w in (1.0, -1.0)]
+    assert len(set(names(pipe, spec, over={"weight": knots}, modes="dg"))) == 3
+    retention = {"knots": [[0.0, 0.5], [1.0, 1.0]]}
+    again = sweep_conditions(spec, pipe, over={"retention": [retention, dict(retention)]}, modes="dg")
+    assert len(again) == 2, "equal settings are run once"
+
+
+def test_equal_names_of_other_settings_get_one_of_their_own(pipe: Any, spec: Any) -> None:
+    over: dict[str, Any] = {"channels": ["top1", [5]]}
+    strong = spec.replace(evidence=_ranked(spec))
+    assert len(names(pipe, strong, over=over, modes="dg")) == 3
+    found = sweep_conditions(strong, pipe, over={"window": [{"unit": "step_fraction", "low": 0, "high": 0.5}, "0-0.5"]})
+    assert len({c.name for c in found}) == len(found) == 2 + 4
+
+
+@pytest.mark.parametrize(
+    ("evidence", "over", "words"),
+    [
+        ({"notes": {"located_channels": ["x"]}}, "matched", r"located_channels is \['x'\], and should be a list"),
+        ({"notes": {"located_channels": 5}}, "matched", "located_channels is 5"),
+        ({"notes": {"located_channels": [-1]}}, "matched", "located_channels is"),
+        ({"channels": [{"foo": 1}]}, "top1", "evidence.channels holds .*foo.*Derive the spec again"),
+        ({"channels": [{"channel": 5, "ratio_to_median": "big"}]}, "top1", "evidence.channels holds .*big"),
+    ],
+)
+def test_evidence_of_someone_elses_spec_is_not_trusted(
+    pipe: Any, spec: Any, evidence: dict[str, Any], over: str, words: str
+) -> None:
+    recording = hook_record(pipe, prompts=["a"], seeds=[0], steps=2)
+    theirs = spec.replace(evidence=spec.model_dump(mode="json")["evidence"] | evidence)
+    with pytest.raises(SpecError, match=words):
+        sweep_conditions(theirs, pipe, over={"channels": [over]}, recording=recording)
+
+
+def test_a_recording_of_another_model_matches_nothing_here(pipe: Any, spec: Any, tmp_path: Path) -> None:
+    other = hook_record(planted_pipeline("constant", 3, layers=5), prompts=["a"], seeds=[0], steps=2)
+    with pytest.raises(WorkbenchError, match="the recording is of another model .* than the model that is swept"):
+        sweep(spec, pipe, over={"channels": ["matched"]}, recording=other, out=tmp_path / "run", **CALL, **BLIND)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_are_added_and_the_table_is_the_last_calls(pipe: Any, spec: Any, tmp_path: Path) -> None:
+    for weight in (1.0, 2.0):
+        sweep(spec, pipe, over={"weight": weight}, out=tmp_path / "run", modes="dg", **CALL, **BLIND)
+    assert open_table(tmp_path / "run", "sweep")["condition"].values.tolist() == ["plain", "dg,layer=2,weight=2"]
+    assert open_conditions(tmp_path / "run").sizes["condition"] == 3

@@ -12,6 +12,7 @@ import xarray as xr
 from workbench.analysis.locate import locate
 from workbench.analysis.locate import table as located_table
 from workbench.analysis.modulation import modulation
+from workbench.analysis.same_model import same_model
 from workbench.errors import SpecError, WorkbenchError
 from workbench.figures import registry
 from workbench.progress import Progress
@@ -84,7 +85,8 @@ def report(
     except OSError as error:
         raise WorkbenchError(f"The report can't be written to {out}: {error}. Choose another --out.") from error
     given = _plain_spec(spec)
-    _belongs(given, recording)
+    if given is not None:
+        same_model(given, recording, "the spec", error=SpecError)
     if comparison is not None and not (Path(comparison) / "comparison.png").is_file():
         raise WorkbenchError(
             f"{comparison} holds no comparison.png; make it with `workbench sample … --compare --out {comparison}`."
@@ -187,18 +189,6 @@ def _draw(
         "png": folder / f"{name}.png",
         "files": [file.name for file in files],
     }
-
-
-def _belongs(spec: dict[str, Any] | None, recording: xr.Dataset) -> None:
-    """A spec of another model has no place in this report."""
-    if spec is None:
-        return
-    ours, theirs = recording.attrs["model"], spec.get("model", {})
-    if any(ours[key] != theirs.get(key) for key in ("transformer_class", "config_hash", "weight_hash")):
-        raise SpecError(
-            f"The spec is for another model ({theirs.get('transformer_class')}, weights {theirs.get('weight_hash')}) than "
-            f"the recording ({ours['transformer_class']}, weights {ours['weight_hash']}). Derive one from this recording."
-        )
 
 
 def _plain_spec(spec: Any) -> dict[str, Any] | None:

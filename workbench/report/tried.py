@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from workbench.analysis.baselines import baselines as analyse_baselines
 from workbench.analysis.causal import causal
 from workbench.analysis.disruption import disruption
 from workbench.analysis.locate import located_channels
+from workbench.analysis.same_model import same_model
 from workbench.analysis.sweep import sweep
-from workbench.analysis.tables import open_table
+from workbench.analysis.tables import Kind, open_table
 from workbench.errors import WorkbenchError
 from workbench.store import open_recording
 
@@ -60,12 +61,18 @@ def tried(
     if experiments:
         evidence["causal"] = swapped(recording, found, experiments, branch)
     if disrupted is not None:
-        evidence["disruption"] = disruption(open_table(disrupted, "disruption"))
+        evidence["disruption"] = disruption(_table(disrupted, "disruption", recording))
     if swept is not None:
-        evidence["sweep"] = sweep(open_table(swept, "sweep"))
+        evidence["sweep"] = sweep(_table(swept, "sweep", recording))
     if baselines is not None:
-        evidence["baselines"] = analyse_baselines(open_table(baselines, "baselines"))
+        evidence["baselines"] = analyse_baselines(_table(baselines, "baselines", recording))
     return evidence
+
+
+def _table(given: Given, kind: Kind, recording: xr.Dataset) -> xr.Dataset:
+    table = open_table(given, kind)
+    same_model(table, recording, f"the table of {kind}")
+    return table
 
 
 def swapped(
@@ -74,7 +81,7 @@ def swapped(
     """The causal analysis of swap experiments, of the channels located in the recording where there is one."""
     opened = {}
     for given in experiments:
-        experiment = _opened(given, open_recording)
+        experiment = given if isinstance(given, xr.Dataset) else open_recording(given)
         kind = str(experiment.attrs.get("experiment", "a trajectory"))
         if kind in opened or kind not in ("timestep-swap", *_SINGLE):
             raise WorkbenchError(
@@ -82,7 +89,7 @@ def swapped(
                 f"timestep-swap, {', '.join(_SINGLE)}, from `workbench record MODEL --experiment …`."
             )
         if recording is not None:
-            _same_model(recording, experiment, kind)
+            same_model(experiment, recording, f"the {kind} experiment")
         opened[kind] = experiment
     if "timestep-swap" not in opened:
         raise WorkbenchError(
@@ -91,16 +98,3 @@ def swapped(
     single: Mapping[str, Any] = {_SINGLE[kind]: data for kind, data in opened.items() if kind in _SINGLE}
     channels = located_channels(found) if found is not None else None
     return causal(opened["timestep-swap"], channels=channels or None, branch=branch, **single)
-
-
-def _opened(given: Given, opener: Callable[[str | Path], xr.Dataset]) -> xr.Dataset:
-    return given if isinstance(given, xr.Dataset) else opener(given)
-
-
-def _same_model(recording: xr.Dataset, experiment: xr.Dataset, kind: str) -> None:
-    ours, theirs = recording.attrs["model"], experiment.attrs["model"]
-    if any(ours[key] != theirs.get(key) for key in ("transformer_class", "config_hash", "weight_hash")):
-        raise WorkbenchError(
-            f"the {kind} experiment is of another model ({theirs.get('transformer_class')}, weights "
-            f"{theirs.get('weight_hash')}) than the recording ({ours['transformer_class']}, weights {ours['weight_hash']})."
-        )

@@ -18,13 +18,15 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.matching import matched_channels
+from workbench.analysis.same_model import same_model
 from workbench.analysis.tables import write_table
 from workbench.errors import AnalysisError, SpecError
-from workbench.models import Encode, layout_for, load_pipeline
+from workbench.models import Encode, fingerprint, layout_for, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import AUTO, measured
-from workbench.sampling.sampler import defaults
-from workbench.sampling.sweep import located, settings_of, steered, study, unsteered
+from workbench.sampling.over import located
+from workbench.sampling.sampler import check_numbers, defaults
+from workbench.sampling.sweep import settings_of, steered, study, unsteered
 from workbench.steering.check import check
 from workbench.steering.spec import DetailGuidanceSpec, load_spec
 
@@ -74,7 +76,7 @@ def baselines(
     Parameters
     ----------
     recording : xr.Dataset, optional
-        Of the model, for matched random channels; without it they are left out, by name.
+        Of the same model, for matched random channels; without it they are left out, by name.
     draws : int
         Sets of matched channels.
     spec, model, prompts, seeds, out, steps, guidance_scale, batch_size, height, width, encode, judge, reference, model_name, \
@@ -98,7 +100,10 @@ strict, progress, limit_s, yes
     name = model_name or (str(model) if isinstance(model, (str, Path)) else None)
     texts = prompts if prompts is not None else study(name)
     steps, scale = defaults(base, steps, guidance_scale)
+    check_numbers(steps, scale, batch_size, ("cfg",))
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
+    if recording is not None:
+        same_model(recording, fingerprint(pipe), "the recording", "the model that is compared")
     chosen, lacking = baseline_conditions(
         base, pipe, guidance_scale=scale, recording=recording, draws=draws, strict=strict
     )

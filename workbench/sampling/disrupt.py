@@ -17,6 +17,7 @@ import xarray as xr
 
 from workbench.analysis.locate import locate, located_channels
 from workbench.analysis.matching import entering, mean_square
+from workbench.analysis.same_model import same_model
 from workbench.analysis.tables import write_table
 from workbench.analysis.visits import Visits
 from workbench.errors import AnalysisError, WorkbenchError
@@ -26,13 +27,12 @@ from workbench.sampling.measured import measured
 from workbench.sampling.measures import image_measures
 from workbench.sampling.semantic import judge_folder, load_clip, load_judge, load_reference, study_prompts
 from workbench.steering.disruption import DRAWN, EVERYWHERE, KINDS, MATCHED, Branches, Disruption, Norms, channel_sets
+from workbench.steering.windows import THIRDS
 
 PLAIN = "none"
 """Name of the condition that disrupts nothing."""
 
 WHOLE = "whole"
-THIRDS: dict[str, tuple[float, float]] = {"early": (2 / 3, 1.0), "middle": (1 / 3, 2 / 3), "late": (0.0, 1 / 3)}
-"""Windows (low, high) in sigma; a step belongs to one with low < sigma <= high."""
 
 IMAGES = "images"
 
@@ -234,7 +234,7 @@ def disrupt(
     found = plan_disruption(recording, guidance_scale=guidance_scale, **plan)
     count = int(_of_recording(recording, "steps", steps))
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
-    _same_model(pipe, recording)
+    same_model(recording, fingerprint(pipe), "the recording", "the model that is disrupted")
     name = str(recording.attrs.get("model_name", ""))
     texts = _prompts(prompts, name, recording)
     settings = recording.attrs.get("settings", {})
@@ -381,18 +381,6 @@ def _of_recording(recording: xr.Dataset, key: str, given: float | None) -> float
     if value is None:
         raise WorkbenchError(f"the recording does not say its {key}; give {key}=…")
     return float(value)
-
-
-def _same_model(pipe: Any, recording: xr.Dataset) -> None:
-    recorded, found = recording.attrs.get("model"), fingerprint(pipe)
-    if not isinstance(recorded, Mapping):
-        return
-    for key in ("transformer_class", "config_hash", "weight_hash"):
-        if recorded.get(key) is not None and recorded.get(key) != found.get(key):
-            raise WorkbenchError(
-                f"the recording is of another model: {key} is {recorded.get(key)} there and {found.get(key)} here. Load the "
-                "model that was recorded, or record this one."
-            )
 
 
 def _prompts(prompts: str | Sequence[str] | None, name: str, recording: xr.Dataset) -> str | Sequence[str]:

@@ -124,7 +124,8 @@ def derive_dg(
     else:
         chosen = given_layer(layer, candidates)
     picked = given_channels(channels, found) if channels != "auto" else pick(chosen, massive_LC, located, found)
-    settings = recording.attrs.get("settings", {})
+    # What was swept was measured at the sweep's scale and steps, whatever the recording was made with.
+    measured_at = best.recommended if best and best.settings else recording.attrs.get("settings", {})
     # An analysis that decided nothing (a ranking, too few samples, some of the blocks) measured no massive channel.
     decided = str(found.attrs["verdict"]) == "supported"
     analysed = "measured" if decided else "undecided"
@@ -137,7 +138,7 @@ def derive_dg(
         branch="cond",
         weight=DEFAULT_WEIGHT if weight == "auto" else _plain(weight),
         window=DEFAULT_WINDOW if window == "auto" else window,
-        recommended={"guidance_scale": settings.get("guidance_scale"), "steps": settings.get("steps")},
+        recommended={key: measured_at.get(key) for key in ("guidance_scale", "steps")},
         evidence={
             "criterion": criterion,
             "parameters": {

@@ -19,6 +19,7 @@ import xarray as xr
 
 from workbench.analysis import inference
 from workbench.analysis.disruption_verdict import ASPECTS, SHARES, WHOLE, Part, Rules, against, conclude
+from workbench.analysis.disruption_words import reason
 from workbench.analysis.visits import TEXT, version
 from workbench.errors import AnalysisError
 
@@ -198,7 +199,9 @@ def disruption(
         "parameters": json.dumps(parameters, sort_keys=True),
         "omitted": [*table.omitted, *omitted],
     }
-    return conclude(result, parts, whole_E, Rules(norm_tolerance, alpha, flips, seed), table.dropped)
+    whole = conclude(result, parts, whole_E, Rules(norm_tolerance, alpha, flips, seed), table.dropped)
+    result.attrs["verdict_reason"] = reason(result, parts, whole, whole_E)
+    return result
 
 
 class _Column(NamedTuple):
@@ -301,6 +304,8 @@ class _Table:
                     self.value_SEDM[:, e, d] = self.value_KSM[draws].mean(axis=0)
                     self.norm_SED[:, e, d] = norm_KS[draws].mean(axis=0)
                     self.coverage_ED[e, d] = coverage_K[draws].mean()
+                    if kind == "matched_random":  # what its channels hold beyond the norm is left to them
+                        self.coverage_ED[e, d] = min(self.coverage_ED[e, d], 1.0)
                     self.collapsed_ED[e, d] = (~finite_KS[draws]).mean()
                 else:
                     self.omitted.append(f"{kind} at {cell[0]}, {cell[1]}: no usable condition")

@@ -145,10 +145,11 @@ def outcome(carried: Mapping[str, bool | None], *, content_kept: bool) -> str:
 
 def conclude(
     result: xr.Dataset, parts: Sequence[Part], whole_E: np.ndarray, rules: Rules, dropped: Sequence[str] = ()
-) -> xr.Dataset:
+) -> dict[str, list[Cell]]:
     """Add what each measure and cell says, and the verdict over all layers, to the numbers in `result`.
 
-    `dropped` names layers whose massive channels were disrupted over the whole trajectory without a usable result.
+    `dropped` names layers whose massive channels were disrupted over the whole trajectory without a usable result. Returned
+    are, for each set of controls, the cells that the verdict rests on.
     """
     answers = {part.name: _answers(result, part, parts, whole_E, rules) for part in parts}
     _put_answers(result, parts, answers)
@@ -173,9 +174,8 @@ def conclude(
         "agrees_with": AGREES[first],
         "verdict_equal_number": second,
         "agrees_with_equal_number": AGREES[second],
-        "verdict_reason": _reason(result, parts, whole, whole_E),
     }
-    return result
+    return whole
 
 
 def overall(cells: Sequence[Cell]) -> str:
@@ -265,19 +265,18 @@ def _usable(result: xr.Dataset, e: int, members: Sequence[str], rules: Rules) ->
     """Which controls of a set bear on which answer in a cell, by the norm that the recording says they have.
 
     Not by the norm that was measured: a control that harms the pictures also changes the states. Controls of equal number
-    bear on both answers, and so do those of equal norm that could be had. One that could only change the state by more
-    speaks for "more", where there is none of equal norm: less was lost although more was changed. One that changed it by
-    less speaks for "no more", for the same reason turned round.
+    bear on both answers, and so do those of equal norm that could be had. One that could only change the state by less
+    can't show that the massive channels lose more, and one of a larger norm not that they lose no more.
     """
     kinds = [str(kind) for kind in result["control"].values]
     ratio_Q, ran_Q = result["norm_planned"].values[e], result["draws"].values[e, 1:] > 0
     there = [q for q, kind in enumerate(kinds) if kind in members and ran_Q[q]]
     free = [q for q in there if kinds[q] not in EQUAL_NORM]
     normed = [q for q in there if q not in free and math.isfinite(ratio_Q[q])]
-    equal = [q for q in normed if abs(ratio_Q[q] - 1) <= rules.norm_tolerance]
-    larger = [q for q in normed if ratio_Q[q] > 1 + rules.norm_tolerance]
-    smaller = [q for q in normed if ratio_Q[q] < 1 - rules.norm_tolerance]
-    return _Usable(free + (equal or larger), free + equal + smaller)
+    return _Usable(
+        free + [q for q in normed if ratio_Q[q] >= 1 - rules.norm_tolerance],
+        free + [q for q in normed if ratio_Q[q] <= 1 + rules.norm_tolerance],
+    )
 
 
 def _judge(
@@ -339,82 +338,3 @@ def _needed(parts: Sequence[Part], found: Sequence[_Found], e: int, usable: _Usa
             number = max(number, math.ceil(math.log(rules.alpha) / math.log(1 - part.margin)))
         numbers.append(number)
     return max(numbers, default=math.nan)
-
-
-_SAYS = {
-    "detail only": "carry detail and not content",
-    "detail, and content no more than controls": "carry detail, and lose content no more than controls",
-    "content": "carry content",
-    "detail and content": "carry detail and content",
-    "neither": "carry neither detail nor content",
-    "undecided": "are undecided",
-}
-
-
-def _reason(result: xr.Dataset, parts: Sequence[Part], whole: Mapping[str, Sequence[Cell]], whole_E: np.ndarray) -> str:
-    """Say it in words, with the numbers of the one layer where the massive channels lose most content."""
-    sets: dict[str, list[str]] = {}
-    texts: dict[str, str] = {}
-    for name, cells in whole.items():
-        counted = list(dict.fromkeys(control for cell in cells for control in cell.counted))
-        weak = ", weak: one only" if any(len(cell.counted) == 1 for cell in cells) else ""
-        # Two sets that leave it open do so for much the same reason, so that of the first is given.
-        text = _says(cells)
-        alike = text if overall(cells) != "undecided" else "undecided"
-        texts.setdefault(alike, text)
-        sets.setdefault(alike, []).append(f"{name} ({', '.join(counted) or 'no control'}{weak})")
-    said = [f"Against {' and '.join(names)}, massive channels {texts[alike]}." for alike, names in sets.items()]
-    places = [e for e in np.flatnonzero(whole_E).tolist() if np.isfinite(_of(result, "loss", e, "massive", "content"))]
-    if places:
-        most = max(places, key=lambda e: _of(result, "loss", e, "massive", "content"))
-        controls = [
-            f"{control} {_of(result, 'loss', most, str(control), 'content'):.2f}"
-            for q, control in enumerate(result["control"].values)
-            if result["draws"].values[most, 1 + q]
-        ]
-        losses = ", ".join(f"{aspect} {_interval(result, most, aspect)}" for aspect in ASPECTS)
-        said.append(
-            f"Before {result['layer'].values[most]} they lose {losses}; content with {', '.join(controls) or 'no control'}."
-        )
-    draws = int(result["draws"].values.max())
-    attrs = result.attrs
-    branch = "" if attrs["branch"] == "all" else f", branch {attrs['branch']}"
-    said.append(f"{attrs['replication']}, {draws} draw{'s' if draws != 1 else ''}{branch}.")
-    if not {"recognised", "semantic"} & {part.name for part in parts}:
-        said.append("No judge: content is layout.")
-    return " ".join(said)
-
-
-def _says(cells: Sequence[Cell]) -> str:
-    """What is said over all layers against one set, without the set."""
-    verdict = overall(cells)
-    text = _SAYS[verdict]
-    if verdict == "undecided":
-        return f"{text}: {_why(cells)}"
-    gained = [cell for cell in cells if "detail gained" in cell.states]
-    if verdict == "neither":
-        return text + (f" (detail gained at {len(gained)} of {len(cells)} layers)" if gained else "")
-    counts = {aspect: sum(bool(cell.carried[aspect]) for cell in cells) for aspect in ASPECTS}
-    at = ", ".join(f"{aspect} at {count}" for aspect, count in counts.items() if count)
-    return f"{text} ({at} of {len(cells)} layers; as {AGREES[verdict]})"
-
-
-def _why(cells: Sequence[Cell]) -> str:
-    """Why a set of cells was not decided: the first that is open."""
-    open_ = [cell for cell in cells if cell.outcome == "undecided"]
-    if not open_:
-        return "no layer was disrupted over the whole trajectory"
-    needed = [cell.needed for cell in open_ if not math.isnan(cell.needed)]
-    if not needed or math.isinf(max(needed)):
-        return open_[0].states + ("; it lies at the margin, which no number of prompts decides" if needed else "")
-    return f"{open_[0].states}; about {max(needed):.0f} prompts would decide"
-
-
-def _of(result: xr.Dataset, name: str, e: int, kind: str, measure: str) -> float:
-    kinds, measures = result["kind"].values.tolist(), result["measure"].values.tolist()
-    return float(result[name].values[e, kinds.index(kind), measures.index(measure)])
-
-
-def _interval(result: xr.Dataset, e: int, measure: str) -> str:
-    mean, low, high = (_of(result, f"loss{end}", e, "massive", measure) for end in ("", "_low", "_high"))
-    return f"{mean:.2f} ({low:.2f} to {high:.2f})" if math.isfinite(low) else f"{mean:.2f}"

@@ -164,6 +164,8 @@ def caption(evidence: xr.Dataset) -> str:
     sets = {str(channels) for channels in massive.values()}
     channels = f" (channels {sets.pop().strip('[]')})" if len(sets) == 1 else ""
     ratios = ", ".join(f"{c} {_span_of(evidence['norm_ratio'].sel(control=c))}" for c in evidence["control"].values)
+    lost = float(evidence["collapsed"].max())
+    collapsed = f"Pictures that are not finite (up to {lost:.0%} of a kind) count as 1. " if lost > 0 else ""
     listed = {"detail": parameters["detail"], "content": list(parameters["margins"])}
     return (
         f"Loss of detail (mean of {', '.join(listed['detail'])}) and of content (mean of {', '.join(listed['content'])}) when "
@@ -173,5 +175,5 @@ def caption(evidence: xr.Dataset) -> str:
         f"losses that do not count (±{parameters['smallest']:g}); "
         f"{style.intervals(attrs, attrs['confidence']).replace('bands', 'bars')}. "
         f"n = {attrs['replication']}; branches {attrs['branch']} (cond and uncond where there are both). "
-        f"Verdict: {attrs['verdict']} against equal norm, {attrs['verdict_equal_number']} against equal number."
+        f"{collapsed}Verdict: {attrs['verdict']} against equal norm, {attrs['verdict_equal_number']} against equal number."
     )

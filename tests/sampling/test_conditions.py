@@ -26,10 +26,13 @@ from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from tests.tiny_flux2 import SIZE, encode_flux2, tiny_flux2
 from tests.tiny_wan import encode_wan, tiny_wan
 from workbench.errors import StoreError, UnsupportedModelError, WorkbenchError
+from workbench.sampling.baselines import baseline_conditions
 from workbench.sampling.condition_store import intact_images
 from workbench.sampling.conditions import Condition, duration, open_conditions, run_conditions
 from workbench.sampling.sampler import sample
+from workbench.sampling.sweep import steered
 from workbench.steering.attach import apply
+from workbench.steering.detail_guidance import METHOD_VERSION
 from workbench.steering.disruption import Disruption
 from workbench.store.lock import locked
 
@@ -396,7 +399,7 @@ def test_damaged_images_are_not_handed_out(run: xr.Dataset, tmp_path: Path) -> N
     written[len(written) // 2 - 1] ^= 1  # of two samples in a chunk of four
     file.write_bytes(written)
     data = open_conditions(out, ["plain", "cfg"])
-    with pytest.raises(StoreError, match="'plain' .* 1 of 6 samples .*'blue heart', seed 8.*made anew"):
+    with pytest.raises(StoreError, match="'plain' .*1 of 6 samples .*'blue heart', seed 8.*made anew"):
         intact_images(data, "plain")
     np.testing.assert_array_equal(intact_images(data, "cfg"), run["image"].sel(condition="cfg").values)
     np.testing.assert_array_equal(intact_images(data.isel(sample=slice(0, 5)), "plain"), run["image"].values[0, :5])
@@ -438,6 +441,24 @@ def test_the_estimate_counts_passes_and_not_hooks() -> None:
     assert Condition("plain", {}, 1.0).passes == 1
     assert Condition("disrupted", {}, 3.0, steer=what.apply).passes == 2
     assert Condition("guided", {}, 3.0, extra_passes=1.0).passes == 3
+
+
+def test_guidance_with_a_pass_of_its_own_says_so(pipe: Any, spec: Any) -> None:
+    assert steered(spec, "cfg+dg", {}, 3.0).passes == 3
+    found, _ = baseline_conditions(spec, pipe, guidance_scale=3.0)
+    assert {c.name: c.passes for c in found} == {
+        "plain": 1, "cfg": 2, "cfg-1.5x": 2, "cfg-2x": 2, "dg": 2, "cfg+dg": 3, "cfg+slg": 3, "pag": 2, "cfg+pag": 3,
+    }  # fmt: skip
+
+
+def test_another_definition_of_detail_guidance_is_another_condition(
+    pipe: Any, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_conditions(pipe, [steered(spec, "dg", {}, 3.0)], out=tmp_path / "run", **CALL)
+    monkeypatch.setattr("workbench.sampling.sweep.METHOD_VERSION", METHOD_VERSION + 1)
+    changed = steered(spec, "dg", {}, 3.0)
+    with pytest.raises(StoreError, match="the condition 'dg' .*identity: .*method_version"):
+        run_conditions(pipe, [changed], out=tmp_path / "run", **CALL)
 
 
 @pytest.mark.parametrize("limit_s", [float("nan"), -1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.errors import WorkbenchError
+from workbench.errors import StoreError, WorkbenchError
 from workbench.sampling.conditions import Condition, open_conditions, run_conditions
 from workbench.sampling.measured import measured
 from workbench.sampling.measures import edge_energy, low_pass_similarity
@@ -54,7 +55,7 @@ def test_numbers_are_those_of_the_images(run: xr.Dataset) -> None:
     assert table["baseline"].values.tolist() == ["plain", "plain", "cfg"]
     assert table["kind"].sel(measure="edge_energy") == "detail"
     assert table["seconds"].dims == ("condition", "sample")
-    assert not {"image", "latent_final"} & set(table.data_vars)
+    assert not {"image", "latent_final", "marker"} & set(table.data_vars)
 
 
 def test_what_is_not_finite_has_no_numbers_and_is_named(run: xr.Dataset) -> None:
@@ -90,3 +91,16 @@ def test_conditions_that_are_not_complete_are_named(pipe: Any, tmp_path: Path) -
     assert table.attrs["left_out"][0] == "cfg: not complete"
     with pytest.raises(WorkbenchError, match="the baseline 'cfg' is not among the complete conditions plain"):
         measured(part, baseline="cfg", judge=None, reference=None)
+
+
+def test_damaged_images_are_not_measured(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
+    shutil.copytree(run.attrs["path"], tmp_path / "run")
+    (file,) = (f for f in (tmp_path / "run" / "cfg" / "image" / "c").rglob("*") if f.is_file())
+    written = file.read_bytes()
+    file.write_bytes(bytes(40) + written[40:])
+    part = open_conditions(tmp_path / "run")
+    with pytest.raises(StoreError, match="the condition 'cfg' in .* is damaged"):
+        measured(part, baseline="plain", judge=None, reference=None)
+    file.write_bytes(written[:40])
+    with pytest.raises(StoreError, match="the condition 'cfg' in .* is damaged"):
+        measured(part, baseline="plain", judge=None, reference=None)

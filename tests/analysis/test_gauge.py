@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,20 @@ import pytest
 
 from tests.analysis.swept import BANDS, Truth, simulated
 from tests.analysis.test_sweep import BETTER, made
-from workbench.analysis.gauge import DISTRIBUTION, EDGES, OWN, content, gains, gauge_of, needed_prompts, smallest_gain
+from workbench.analysis.gauge import (
+    DISTRIBUTION,
+    EDGES,
+    LEAST,
+    OWN,
+    RECOGNISED,
+    SIMILARITY,
+    content,
+    gains,
+    gauge_of,
+    needed_prompts,
+    smallest_gain,
+)
+from workbench.analysis.sweep import RULE_VERSION
 from workbench.errors import AnalysisError
 
 OPTIONS: dict[str, Any] = {"confidence": 0.95, "resamples": 300, "seed": 0}
@@ -88,3 +102,11 @@ def test_bands_of_another_reference_are_refused() -> None:
     data.attrs["reference"] = json.dumps({"mean": [0.0], "spread": [1.0]})
     with pytest.raises(AnalysisError, match="have 1 bands, the table 5"):
         gauge_of(data)
+
+
+def test_the_page_has_the_defaults_and_the_rates() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name, value in (("least", LEAST), ("similarity", SIMILARITY), ("recognised", RECOGNISED)):
+        assert f"| `{name}` | {value:g} |" in text
+    assert f"**The rule**, version {RULE_VERSION}." in text
+    assert text.count("<!-- sweep rates: begin -->") == text.count("<!-- sweep rates: end -->") == 1

@@ -181,6 +181,14 @@ def test_baselines_say_whether_it_is_more_than_a_higher_scale(evidence: Any) -> 
     )
     assert nothing.attrs["verdict"] == "not supported"
     assert set(nothing["finding"].values.tolist()) == {"equal"}
+    lost = beside()
+    lost["value"][lost["condition"].values.tolist().index("cfg+dg"), :2] = np.nan
+    assert baselines(lost, **FAST).attrs["verdict"] == "undecided", "closer, but pictures are lost"
+    drifted = beside()
+    at = {"condition": "cfg+dg", "measure": "low_pass_similarity"}
+    drifted["value"].loc[at] = drifted["value"].loc[at] - 0.2
+    assert baselines(drifted, **FAST).attrs["verdict"] == "not supported", "closer, but another picture"
+    assert "Content of CFG under cfg+dg: lost" in baselines(drifted, **FAST).attrs["verdict_reason"]
     few = baselines(beside(prompts=4), **FAST)
     assert few.attrs["verdict"] == "undecided"
 
@@ -192,3 +200,14 @@ def test_columns_are_those_that_were_measured() -> None:
     assert result.attrs["gauge"] == "edge_energy"
     assert "By edge energy (0.0025 counts)" in result.attrs["verdict_reason"]
     assert "of less than cfg-2x" in result.attrs["verdict_reason"]
+
+
+def test_one_scale_that_does_as_well_is_enough_for_no_and_all_must_do_worse_for_yes() -> None:
+    data = beside()
+    for name, shift, verdict in (("cfg-2x", -0.6, "not supported"), ("cfg-2x", -0.155, "undecided")):
+        changed = data.copy(deep=True)
+        at = {"condition": name, "measure": "own_spectral_distance"}
+        changed["value"].loc[at] = data["value"].loc[at] + shift
+        result = baselines(changed, **FAST)
+        assert result.attrs["verdict"] == verdict, result.attrs["verdict_reason"]
+    assert len(result.attrs["verdict_reason"].split()) < 80

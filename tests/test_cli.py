@@ -234,5 +234,5 @@ def test_a_spec_of_another_model_is_not_shown_in_a_report(
     other = spec.replace(model=spec.model.model_copy(update={"weight_hash": "0" * 16}))
     workbench.save_spec(other, tmp_path / "other.json")
     said = error(capsys, monkeypatch, "report", full_store, "--spec", tmp_path / "other.json", "--out", tmp_path / "r")
-    assert "for another model" in said
+    assert "the spec is of another model" in said
     assert not (tmp_path / "r" / "index.html").exists()

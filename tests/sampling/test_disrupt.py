@@ -290,3 +290,19 @@ def test_samples_that_are_not_finite_are_named_and_the_rest_is_measured(recordin
     lost = disruption(found, resamples=100, flips=99)
     assert (lost["collapsed"].sel(kind="massive") == 1).all()
     assert (lost["collapsed"].sel(kind="random") < 1).all()
+
+
+def test_the_judge_is_not_a_folder_that_a_store_names(recording, tmp_path, monkeypatch):
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "study-prompts.txt").write_text("not mine\n")
+    monkeypatch.chdir(tmp_path)
+    pipe = planted_pipeline("constant", layers=5)
+    options: dict[str, Any] = {"steps": 1, "windows": {}, "kinds": [], "layers": ["transformer_blocks.2"]}
+    for name in ("judge", "mini-image"):
+        named = recording.assign_attrs(model_name=name)
+        found = disrupt(pipe, named, out=tmp_path / name, progress=False, **options)
+        assert found["prompt"].values.tolist() == list("abcde"), (
+            "the recording's, not those of a judge of another model"
+        )
+        assert "recognised" not in found["measure"].values
+        assert found.attrs["model_name"] == name

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from workbench.errors import WorkbenchError
-from workbench.models.mini import EMBEDDED, JUDGES
+from workbench.models import fingerprint, load_pipeline
+from workbench.models.mini import EMBEDDED, JUDGES, WEIGHTS
 from workbench.models.mini.grid import draw_prompts
 from workbench.models.mini.judge import JudgeConfig, JudgeNet, save_judge, to_pictures
 from workbench.models.mini.judge_augment import tiles_shuffled
@@ -184,3 +185,22 @@ def test_clip_without_weights_on_disk_is_none_and_asks_no_network(tmp_path, monk
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert semantic.load_clip(tmp_path) is None
     assert semantic.load_clip("nobody/no-such-clip") is None
+
+
+def test_a_stores_word_is_an_embedded_model_with_its_weights_or_nothing(tmp_path, monkeypatch) -> None:
+    model = {"weight_hash": WEIGHTS["mini-image"]}
+    assert semantic.named_by_store("mini-image", model) == "mini-image"
+    assert semantic.named_by_store("mini-image", {"weight_hash": "0123"}) is None
+    assert semantic.named_by_store("mini-image", {}) is None
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "judge.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert semantic.judge_folder("theirs") is not None, "the user may name a folder"
+    for name in ("theirs", str(tmp_path / "theirs"), ""):
+        assert semantic.named_by_store(name, model) is None
+
+
+def test_weights_of_the_embedded_models_are_known() -> None:
+    assert set(WEIGHTS) == set(EMBEDDED) >= set(JUDGES)
+    for name, weights in WEIGHTS.items():
+        assert fingerprint(load_pipeline(name))["weight_hash"] == weights

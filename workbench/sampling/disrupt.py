@@ -25,7 +25,14 @@ from workbench.models import Encode, fingerprint, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import measured
 from workbench.sampling.measures import image_measures
-from workbench.sampling.semantic import judge_folder, load_clip, load_judge, load_reference, study_prompts
+from workbench.sampling.semantic import (
+    judge_folder,
+    load_clip,
+    load_judge,
+    load_reference,
+    named_by_store,
+    study_prompts,
+)
 from workbench.steering.disruption import DRAWN, EVERYWHERE, KINDS, MATCHED, Branches, Disruption, Norms, channel_sets
 from workbench.steering.windows import THIRDS
 
@@ -234,9 +241,11 @@ def disrupt(
     found = plan_disruption(recording, guidance_scale=guidance_scale, **plan)
     count = int(_of_recording(recording, "steps", steps))
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
-    same_model(recording, fingerprint(pipe), "the recording", "the model that is disrupted")
+    identity = fingerprint(pipe)
+    same_model(recording, identity, "the recording", "the model that is disrupted")
     name = str(recording.attrs.get("model_name", ""))
-    texts = _prompts(prompts, name, recording)
+    judged = str(model) if isinstance(model, (str, Path)) else named_by_store(name, identity)
+    texts = _prompts(prompts, judged, recording)
     settings = recording.attrs.get("settings", {})
     size = {
         key: value if value is not None else settings.get(key) for key, value in (("height", height), ("width", width))
@@ -246,7 +255,7 @@ def disrupt(
         pipe, found.conditions, prompts=texts, seeds=seeds, steps=count, out=out / IMAGES, batch_size=batch_size,
         **size, encode=encode, progress=progress, limit_s=limit_s, yes=yes,
     )  # fmt: skip
-    result = measure(run, name)
+    result = measure(run, judged)
     result.attrs |= {
         "model_name": name,
         "settings": json.dumps(run.attrs["settings"], sort_keys=True),
@@ -261,8 +270,8 @@ def disrupt(
     return write_table(result, out, "disruption")
 
 
-def measure(run: xr.Dataset, model_name: str) -> xr.Dataset:
-    """Measure all images of a run, as `disrupt` returns them; see there."""
+def measure(run: xr.Dataset, model_name: str | None) -> xr.Dataset:
+    """Measure all images of a run, as `disrupt` returns them; see there. `model_name`: whose judge, the user's word."""
     prompts = [str(prompt) for prompt in run["prompt"].values]
     parts: dict[str, Any] = {
         "judge": load_judge(model_name) if model_name else None,
@@ -383,7 +392,7 @@ def _of_recording(recording: xr.Dataset, key: str, given: float | None) -> float
     return float(value)
 
 
-def _prompts(prompts: str | Sequence[str] | None, name: str, recording: xr.Dataset) -> str | Sequence[str]:
+def _prompts(prompts: str | Sequence[str] | None, name: str | None, recording: xr.Dataset) -> str | Sequence[str]:
     if prompts is not None:
         return prompts
     if name and judge_folder(name) is not None:

@@ -7,7 +7,7 @@ CLIP is loaded, not before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
-from workbench.models.mini import EMBEDDED, JUDGES
+from workbench.models.mini import EMBEDDED, JUDGES, WEIGHTS
 from workbench.sampling.spectrum import Reference
 
 if TYPE_CHECKING:
@@ -124,6 +124,22 @@ def judge_folder(model: str | Path) -> Path | None:
     if path.resolve() in embedded:
         return judge_folder(embedded[path.resolve()])
     return path if any((path / file).is_file() for file in (JUDGE, REFERENCE, PROMPTS)) else None
+
+
+def named_by_store(name: str, model: Mapping[str, Any]) -> str | None:
+    """Return the embedded model that a store says it is of, or None.
+
+    A store's word is not the user's: it is never taken for a folder of this machine, and the weights have to be that
+    model's.
+
+    Parameters
+    ----------
+    name : str
+        The attribute ``model_name``.
+    model : mapping
+        Fingerprint of the model.
+    """
+    return name if name in WEIGHTS and model.get("weight_hash") == WEIGHTS[name] else None
 
 
 def load_judge(model: str | Path) -> Judge | None:

@@ -13,6 +13,9 @@ EMBEDDED: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image"}
 JUDGES: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image-judge"}
 """Folders of the judges by the name of the embedded model whose pictures they read."""
 
+WEIGHTS: dict[str, str] = {"mini-image": "3bb31006a5ba3fae"}
+"""`weight_hash` of the embedded models, by which a store that names one is checked."""
+
 
 def embedded_path(name: str) -> Path:
     """Folder of the embedded model ``name``.

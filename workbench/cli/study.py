@@ -129,7 +129,9 @@ def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | N
     else:
         given |= _try_out(pipe, model, size, recording, spec, stores, reports, step, yes)
     step("Report")
-    written = report(store, reports, page=page, **given)
+    again = f"workbench study {model}" + (f" --reports {reports} --page {page}" if page else "")
+    note = f"Made by `{again}`, which continues where it stopped, and makes this page again from scratch elsewhere."
+    written = report(store, reports, page=page, note=note, **given)
     console.print(f"\nDone in {show.duration(time.monotonic() - start)}. Open [bold]{written}[/] in a browser.")
     return Path(written)
 

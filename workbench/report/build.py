@@ -37,6 +37,7 @@ def report(
     criterion: str = "workbench",
     branch: str = "cond",
     page: str | Path | None = None,
+    note: str = "",
     progress: bool = True,
 ) -> Path:
     """Analyse a recording, and what was tried out on its model, and write the report.
@@ -62,6 +63,8 @@ def report(
         Branch to analyse.
     page : path, optional
         Also write the report as Markdown here; it links the figures in `out`.
+    note : str
+        Markdown to stand below the page's first sentence, such as the command that makes it again.
     progress : bool
         Show a progress bar.
 
@@ -114,7 +117,10 @@ def report(
     html.write_text(render(evidence, given, sections), encoding="utf-8")
     if page is not None:
         Path(page).write_text(
-            markdown(title(recording), lead(recording), cards(evidence, given), sections, Path(page)), encoding="utf-8"
+            markdown(
+                title(recording), f"{lead(recording)}\n\n{note}".strip(), cards(evidence, given), sections, Path(page)
+            ),
+            encoding="utf-8",
         )
     return html
 

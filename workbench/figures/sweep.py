@@ -207,6 +207,6 @@ def caption(evidence: xr.Dataset) -> str:
     )
     return (
         f"Detail Guidance against the same samples without it, from the same noise. Top: gain by weight{over}; bottom: gain "
-        f"against how much of the content is kept. {bars[0].upper()}{bars[1:]}. Hollow: content not shown to be kept.{some} "
+        f"against how much of the content is kept. {bars[0].upper()}{bars[1:]}. Hollow: content not shown to be kept, by similarity or by the judge.{some} "
         f"n = {attrs['replication']}. {_warned(attrs)}Verdict ({attrs['analysis']}): {attrs['verdict']}."
     )

@@ -92,13 +92,19 @@ def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
 def sweep_section(result: xr.Dataset, drawn: Drawn) -> Section:
     """Swept settings of Detail Guidance: which is best, if any is."""
     best = json.loads(result.attrs["best"])
-    names = [str(choice["choice"]) for choice in best.values() if str(choice["choice"]) in result["condition"].values]
+    names = [_foremost(result, mode, str(choice["choice"])) for mode, choice in best.items()]
     shown = dict.fromkeys([*_baselines(result), *names])
     return Section(
         "sweep",
         "Does Detail Guidance add detail?",
         f"{result.attrs['verdict_reason']} Rule: {result.attrs['rule']}",
-        [_effects(result, list(shown), "The baselines and, per mode, the setting that the rule chose")]
+        [
+            _effects(
+                result,
+                list(shown),
+                "The baselines and, per mode, the setting that the rule chose, or else the one of the largest gain",
+            )
+        ]
         if shown
         else [],
         [f for f in drawn.values() if f["needs"] == "sweep"],
@@ -125,6 +131,20 @@ TRIED: dict[str, Callable[[xr.Dataset, Drawn], Section]] = {
     "sweep": sweep_section,
     "baselines": baselines_section,
 }
+
+
+def _foremost(result: xr.Dataset, mode: str, choice: str) -> str:
+    """The chosen setting of a mode; without one, that with the largest gain, controls not counted."""
+    if choice in result["condition"].values:
+        return choice
+    role = result["role"].values if "role" in result.coords else np.full(result.sizes["condition"], "")
+    own = (
+        (result["mode"].values == mode)
+        & (role != "control")
+        & (result["baseline"].values != result["condition"].values)
+    )
+    gain = np.where(own & np.isfinite(result["gain"].values), result["gain"].values, -np.inf)
+    return str(result["condition"].values[int(np.argmax(gain))])
 
 
 def _baselines(result: xr.Dataset) -> list[str]:

@@ -3,8 +3,9 @@
     python -m benchmarks.causal_rates            print the tables
     python -m benchmarks.causal_rates --write    and put them, and the power curve, into docs/
 
-Data sets are drawn at the level of ln mean |h| (prompts × seeds × latents × embeddings) and judged by the functions the
-analysis uses; the planted models are real pipelines. Seeds are fixed. About four minutes on one core.
+Data sets are drawn at the level of ln mean |h| (`benchmarks.causal_draws`) and judged by the functions the analysis uses; the
+located families go through `causal` itself, and so do the planted models, which are real pipelines. Seeds are fixed. About
+five minutes on one core.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,76 +23,50 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the planted models live with the tests
 
+from benchmarks.causal_draws import (  # noqa: E402
+    CANCELLING,
+    GRID,
+    NOISES,
+    SIGMAS,
+    SPREAD,
+    cancelling,
+    data_sets,
+    skewed_slopes,
+    units,
+)
+from tests.analysis.synthetic_experiment import synthetic_experiment  # noqa: E402
 from tests.planted import hook_experiment, planted_pipeline  # noqa: E402
 from workbench.analysis import inference  # noqa: E402
 from workbench.analysis.causal import SMALLEST_EFFECT, causal  # noqa: E402
+from workbench.analysis.causal_rule import gather, words  # noqa: E402
 from workbench.analysis.decompose import shares  # noqa: E402
+from workbench.analysis.single_factor import judge as judge_spread  # noqa: E402
 from workbench.figures import style  # noqa: E402
 
 BEGIN, END = "<!-- causal rates: begin -->", "<!-- causal rates: end -->"
 CURVE = ROOT / "docs" / "figures" / "causal_power.png"
 PROMPTS = ["red apple", "dog face", "blue heart", "pizza", "rocket", "green car"]
-SETS, GRID, SEEDS, SPREAD = 1000, 5, 2, 0.1
+SETS = 1000
 REPLICATES = (6, 8, 16, 32)
 EFFECTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)
 
-Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
+def judge(values: np.ndarray, *, family: bool = False) -> dict[str, np.ndarray]:
+    """What the analysis says of data sets (P, S, T, E, L, X), by its own functions.
 
-def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Profiles whose neighbouring embeddings resemble each other: autoregressive along the last axis but one."""
-    out = rng.standard_normal(shape)
-    for i in range(1, shape[-2]):
-        out[..., i, :] = 0.9 * out[..., i - 1, :] + np.sqrt(1 - 0.81) * out[..., i, :]
-    return out
-
-
-def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Log-normal deviations, the mean taken out."""
-    values = np.exp(rng.standard_normal(shape))
-    return (values - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
-
-
-def uneven(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Normal, but three times as wide at one end of the embeddings as at the other."""
-    return rng.standard_normal(shape) * np.linspace(0.5, 1.5, shape[-2])[:, None]
-
-
-NOISES: dict[str, Noise] = {
-    "independent": lambda rng, shape: rng.standard_normal(shape),
-    "smooth over embeddings": smooth,
-    "skewed": skewed,
-    "wider at one end": uneven,
-}
-
-
-def data_sets(noise: str, prompts: int, effect: float, *, latent: float = 1.0, seed: int = 0) -> np.ndarray:
-    """The ln mean |h| of `SETS` experiments, (P, S, T, E, X): the embedding's profile rises by `effect` from end to end.
-
-    Prompts differ by 0.3 in level, by `SPREAD` in what the embedding does to them and by as much in what the latent does;
-    cells by 0.05.
+    Each is one channel and alone, or with `family` the X of them are the channels of one experiment.
     """
-    rng = np.random.default_rng([seed, prompts, int(1000 * effect)])
-    ramp = np.linspace(0.0, 1.0, GRID)
-    values = 0.05 * rng.standard_normal((prompts, SEEDS, GRID, GRID, SETS))
-    values += 0.3 * rng.standard_normal((prompts, 1, 1, 1, SETS))
-    values += latent * ramp[:, None, None] + SPREAD * rng.standard_normal((prompts, 1, GRID, 1, SETS))
-    return values + effect * ramp[:, None] + SPREAD * NOISES[noise](rng, (prompts, 1, 1, GRID, SETS))
-
-
-def judge(values: np.ndarray) -> dict[str, np.ndarray]:
-    """What the analysis says of each data set, as if it had one channel; the rule of `causal_verdict`."""
-    profile = values.mean(axis=(1, 2))
-    effect = inference.largest_difference(profile, along=np.linspace(0.0, 1.0, GRID))
+    counted = np.ones(values.shape[-2:], dtype=bool)
+    evidence = gather(values, counted, SIGMAS, family=None if family else 1)
+    profile = values.mean(axis=(1, 2, 4))
     flips = inference.sign_flip_vectors(profile - profile.mean(axis=1, keepdims=True), resamples=999)
-    rejected = flips.p_value <= 0.05
+    p = flips.p_corrected if family else flips.p_value
     return {
-        "rejected": rejected,
-        "labels": inference.permute_within(profile, resamples=999).p_value <= 0.05,
-        "supported": rejected & (effect.low > SMALLEST_EFFECT),
-        "not supported": effect.high < SMALLEST_EFFECT,
-        "low": effect.low,
-        "high": effect.high,
+        "verdict": words(evidence, p, margin=SMALLEST_EFFECT, alpha=0.05),
+        "p": p,
+        "low": evidence.effect.low,
+        "high": evidence.effect.high,
+        "profile": profile,
     }
 
 
@@ -105,29 +81,122 @@ def type_one() -> list[str]:
         "| prompts' own profiles | prompts | p ≤ 0.05, prompts flipped | p ≤ 0.05, labels permuted | called supported | called not supported |"
     ]
     rows.append("|---|---:|---:|---:|---:|---:|")
-    for noise in NOISES:
+    for noise, spread in (
+        *((noise, SPREAD) for noise in NOISES),
+        ("independent", 0.3),
+        ("smooth over embeddings", 0.3),
+    ):
         for n in REPLICATES[:3]:
-            found = judge(data_sets(noise, n, 0.0))
+            found = judge(data_sets(n, 0.0, noise=noise, spread=spread))
+            labels = inference.permute_within(found["profile"], resamples=499).p_value <= 0.05
             cells = (
-                rate(found["rejected"]),
-                rate(found["labels"]),
-                rate(found["supported"]),
-                f"{found['not supported'].mean():.1%}",
+                rate(found["p"] <= 0.05),
+                rate(labels),
+                rate(found["verdict"] == "supported"),
+                f"{np.mean(found['verdict'] == 'not supported'):.1%}",
             )
-            rows.append(f"| {noise} | {n} | " + " | ".join(cells) + " |")
+            rows.append(f"| {noise}, {spread:g} | {n} | " + " | ".join(cells) + " |")
     return rows
 
 
+AT_MARGIN: dict[str, dict[str, Any]] = {
+    "ramp; independent, 0.1": {},
+    "ramp; smooth, 0.1": {"noise": "smooth over embeddings"},
+    "ramp; skewed, 0.1": {"noise": "skewed"},
+    "ramp; wider at one end, 0.1": {"noise": "wider at one end"},
+    "ramp; independent, 0.3": {"spread": 0.3},
+    "ramp; smooth, 0.3": {"noise": "smooth over embeddings", "spread": 0.3},
+    "ramp; independent, 0.02": {"spread": 0.02},
+    "step; independent, 0.1": {"shape": "step"},
+    "step; independent, 0.02": {"shape": "step", "spread": 0.02},
+    "ramp, sizes log-normal over prompts; 0.02": {"slopes": skewed_slopes, "spread": 0.02},
+    "step, sizes log-normal over prompts; 0.02": {"slopes": skewed_slopes, "shape": "step", "spread": 0.02},
+    "ramp, sizes log-normal over prompts; none": {"slopes": skewed_slopes, "spread": 0.0},
+}
+
+
 def at_margin() -> list[str]:
-    rows = ["| prompts' own profiles | prompts | called supported | called not supported | interval holds the truth |"]
+    rows = [
+        "| effect; prompts' own profiles | prompts | called supported | called not supported | interval holds the truth |"
+    ]
     rows.append("|---|---:|---:|---:|---:|")
-    for noise in NOISES:
+    for name, options in AT_MARGIN.items():
         for n in REPLICATES[:3]:
-            found = judge(data_sets(noise, n, SMALLEST_EFFECT, seed=1))
+            found = judge(data_sets(n, SMALLEST_EFFECT, seed=1, **options))
             held = (found["low"] <= SMALLEST_EFFECT) & (found["high"] >= SMALLEST_EFFECT)
-            rows.append(
-                f"| {noise} | {n} | {rate(found['supported'])} | {rate(found['not supported'])} | {held.mean():.1%} |"
+            both = (rate(found["verdict"] == verdict) for verdict in ("supported", "not supported"))
+            rows.append(f"| {name} | {n} | " + " | ".join(both) + f" | {held.mean():.1%} |")
+    return rows
+
+
+def cancels() -> list[str]:
+    rows = [
+        "| effect of the embedding | prompts | supported | not supported | undecided |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for kind in CANCELLING:
+        for n in REPLICATES[:3]:
+            said = judge(cancelling(kind, n))["verdict"]
+            counts = (f"{np.mean(said == v):.1%}" for v in ("supported", "not supported", "undecided"))
+            rows.append(f"| {kind} | {n} | " + " | ".join(counts) + " |")
+    return rows
+
+
+def families(sets: int = 300, channels: int = 40) -> list[str]:
+    rows = [
+        "| effect of all channels, at the margin | prompts | any called supported | the same, without correction over channels |"
+    ]
+    rows.append("|---|---:|---:|---:|")
+    for name, options in (("ramp, 0.1", {}), ("step, 0.1", {"shape": "step"}), ("ramp, 0.02", {"spread": 0.02})):
+        for n in REPLICATES[:3]:
+            values = data_sets(n, SMALLEST_EFFECT, sets=sets * channels, seed=5, **options)
+            alone = (judge(values)["verdict"] == "supported").reshape(sets, channels).any(axis=1)
+            parts = np.split(values, sets, axis=-1)
+            together = np.asarray([(judge(part, family=True)["verdict"] == "supported").any() for part in parts])
+            rows.append(f"| {name} | {n} | {rate(together)} | {rate(alone)} |")
+    return rows
+
+
+def selected(sets: int = 150) -> list[str]:
+    """Families through `causal` itself, located on the very cells that enter the effect, near the ratio of the criterion."""
+    p, verdicts, massive = [], [], []
+    for seed in range(sets):
+        rng = np.random.default_rng(seed)
+        data = synthetic_experiment(prompts=8, seeds=1, grid=3, channels=64, noise=0.15, seed=seed)
+        size = np.log(4.3) + 0.2 * rng.standard_normal(12)
+        _, column = np.unique(data["embedding_sigma"].values, return_inverse=True)
+        own = 0.1 * rng.standard_normal((8, 3, 12))[:, column]
+        factor = np.exp(size + own)[:, None, None].astype(np.float32)
+        for name in ("h_mean_abs", "h_mean", "h_max_abs", "h_std"):
+            values = data[name].values.copy()
+            values[..., 20:32] *= factor
+            data[name] = (data[name].dims, values)
+        found = causal(data, resamples=5, permutations=5)
+        at = found["massive"].any("layer").values & (found["channel"].values >= 20)
+        massive.append(int(at.sum()))
+        p.append(np.nanmin(found["p_corrected_overall"].sel(factor="embedding").values))
+        verdicts += found["channel_verdict"].values.tolist()
+    hits = np.asarray(p) <= 0.05
+    return [
+        "| experiments | of 12 channels near the ratio, located | p ≤ 0.05 for any channel | channels called supported |",
+        "|---:|---:|---:|---:|",
+        f"| {sets} | {min(massive)} to {max(massive)} | {int(hits.sum())}: {rate(hits)} | {verdicts.count('supported')} of {len(verdicts)} |",
+    ]
+
+
+def spreads(sets: int = 500, columns: int = 24) -> list[str]:
+    rows = ["| units are | units | called not supported | called supported | any of 24 columns called supported |"]
+    rows.append("|---|---:|---:|---:|---:|")
+    for kind in ("normal", "uniform", "Laplace", "log-normal"):
+        for n in (5, *REPLICATES):
+            draws = SMALLEST_EFFECT * units(kind, np.random.default_rng([n, 6]), (n, sets, columns))
+            one, all_of = np.ones((1, 1), dtype=bool), np.ones((1, columns), dtype=bool)
+            said = np.asarray(
+                [judge_spread(draws[:, i, None, :1], one, margin=SMALLEST_EFFECT)[1] for i in range(sets)]
             )
+            many = np.asarray([judge_spread(draws[:, i, None], all_of, margin=SMALLEST_EFFECT)[1] for i in range(sets)])
+            cells = (rate(said == "not supported"), rate(said == "supported"), rate(many == "supported"))
+            rows.append(f"| {kind} | {n} | " + " | ".join(cells) + " |")
     return rows
 
 
@@ -135,12 +204,17 @@ def power() -> list[str]:
     rows = ["| effect, ln units | " + " | ".join(f"{n} prompts" for n in REPLICATES) + " |"]
     rows.append("|---:|" + "---:|" * len(REPLICATES))
     curves = np.zeros((2, len(REPLICATES), len(EFFECTS)))
-    for j, effect in enumerate(EFFECTS):
-        for i, n in enumerate(REPLICATES):
-            found = judge(data_sets("independent", n, effect, seed=2))
-            curves[:, i, j] = found["supported"].mean(), found["not supported"].mean()
-        cells = (f"{curves[0, i, j]:.1%} / {curves[1, i, j]:.1%}" for i in range(len(REPLICATES)))
-        rows.append(f"| {effect:g} | " + " | ".join(cells) + " |")
+    for spread, effects in ((SPREAD, EFFECTS), (0.3, (0.0, 0.3, 0.5, 0.7, 1.0)), (0.02, (0.0, 0.05, 0.15, 0.2))):
+        rows.append(f"| **prompts' own profiles {spread:g}** |" + " |" * len(REPLICATES))
+        for j, effect in enumerate(effects):
+            cells = []
+            for i, n in enumerate(REPLICATES):
+                found = judge(data_sets(n, effect, spread=spread, sets=SETS // 2, seed=2))["verdict"]
+                shares_of = [np.mean(found == v) for v in ("supported", "not supported")]
+                cells.append(" / ".join(f"{s:.1%}" for s in shares_of))
+                if spread == SPREAD:
+                    curves[:, i, j] = shares_of
+            rows.append(f"| {effect:g} | " + " | ".join(cells) + " |")
     draw(curves)
     return rows
 
@@ -166,7 +240,7 @@ def draw(curves: np.ndarray) -> Figure:
     return figure
 
 
-def planted(count: int = 40) -> list[str]:
+def planted(count: int = 25) -> list[str]:
     rows = [
         "| planted | models × channels | supported | not supported | undecided | embedding's share | latent's share |"
     ]
@@ -213,16 +287,16 @@ def coverage() -> list[str]:
             drawn = values(np.random.default_rng(n), n)
             cells = []
             for method in METHODS:
-                found = inference.bootstrap(drawn, function, resamples=1000, method=method)
+                found = inference.bootstrap(drawn, function, resamples=500, method=method)
                 cells.append(np.mean((found.low <= truth) & (truth <= found.high)))
             rows.append(f"| {name} | {n} | " + " | ".join(f"{c:.1%}" for c in cells) + " |")
     for effect in (0.5, 0.1):
         for n in REPLICATES[:3]:
-            drawn = data_sets("independent", n, effect, seed=3)[..., :300]
+            drawn = data_sets(n, effect, seed=3, sets=200)[:, :, :, :, 0]
             truth = share_truth(effect)
             cells = []
             for method in METHODS:
-                names, found, _ = shares(drawn, resamples=500, method=method)
+                names, found, _ = shares(drawn, resamples=400, method=method)
                 at = names.index("embedding")
                 cells.append(np.mean((found.low[at] <= truth) & (truth <= found.high[at])))
             name = f"share of an embedding of effect {effect:g}"
@@ -240,9 +314,13 @@ def share_truth(effect: float) -> float:
 TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "type_one": ("No effect of the embedding, a strong one of the latent: how often it is called one", type_one),
     "at_margin": ("Effect exactly at the smallest that counts: wrong either way", at_margin),
+    "cancels": ("Small in the mean over latents and blocks, but not in each: `not supported` would be wrong", cancels),
+    "families": ("40 channels, all exactly at the margin", families),
+    "selected": ("No effect, channels located on the cells that enter the effect, through `causal`", selected),
     "power": ("Power: called supported / called not supported, by effect and prompts", power),
     "planted": ("Planted models", planted),
-    "coverage": ("Coverage of 95 % intervals, by method", coverage),
+    "spreads": ("Single factors: standard deviation exactly at the margin, wrong either way", spreads),
+    "coverage": ("Coverage of intervals and ranges meant for 95 %, by method", coverage),
 }
 
 
@@ -268,8 +346,8 @@ def main() -> None:
         title, make = TABLES[name]
         measured[title] = "\n".join(make())
         print(f"**{title}**\n\n{measured[title]}\n", flush=True)
-    if arguments.write:
-        write(measured)
+        if arguments.write:
+            write(measured)
 
 
 if __name__ == "__main__":

@@ -107,4 +107,5 @@ def test_the_same_holds_of_experiments_recorded_by_the_package(experiments, tmp_
     np.testing.assert_allclose(ours["surface"], hooked["surface"], atol=1e-4)
     np.testing.assert_allclose(ours["mediated"], hooked["mediated"], atol=1e-3)
     assert (ours["prompt_swap_deviation"].isel(layer=-1) < 0.1).all()
-    assert "the prompt alone moves these channels by less than 0.1" in ours.attrs["prompt_swap_reason"]
+    # a deviation of 0.02 over six prompts: a few prompts more would show that it is below 0.1
+    assert "it is not known whether the prompt alone moves these channels by 0.1" in ours.attrs["prompt_swap_reason"]

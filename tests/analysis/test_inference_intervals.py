@@ -104,3 +104,19 @@ def test_bounds_enclose_nothing_outside_the_data_and_move_with_it(values, method
     np.testing.assert_allclose(moved.mean, found.mean + 7.0, atol=1e-6)
     if method in ("percentile", "expanded"):  # BCa counts ties with the value, which rounding can break
         np.testing.assert_allclose(moved.low, found.low + 7.0, atol=1e-6)
+
+
+def test_bounds_of_a_standard_deviation_contain_those_of_chi_squared():
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((9, 50))
+    found = inference.standard_deviation(values)
+    np.testing.assert_allclose(found.mean, values.std(axis=0, ddof=1))
+    low, high = (found.mean * np.sqrt(8 / stats.chi2.ppf(q, 8)) for q in (0.975, 0.025))
+    assert (found.low <= low * (1 + 1e-12)).all()
+    assert (found.high >= high * (1 - 1e-12)).all()
+    np.testing.assert_allclose(inference.standard_deviation(3 * values + 7).high, 3 * found.high)
+
+
+def test_a_standard_deviation_of_few_or_equal_values_does_not_fail():
+    assert np.isnan(inference.standard_deviation(np.arange(4.0)).high)
+    assert inference.standard_deviation(np.full(6, 2.5)) == (0.0, 0.0, 0.0)

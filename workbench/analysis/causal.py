@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from workbench.analysis import inference
+from workbench.analysis.causal_parts import Ask, put, put_effects, put_surface
+from workbench.analysis.causal_rule import Evidence, gather
 from workbench.analysis.causal_verdict import channel_verdicts, overall_verdict
-from workbench.analysis.decompose import shares
 from workbench.analysis.experiment import Experiment, diagonal
-from workbench.analysis.inference import Floats, Interval
+from workbench.analysis.inference import Floats
 from workbench.analysis.locate import locate, located_channels
 from workbench.analysis.mediation import mediation
 from workbench.analysis.single_factor import single_factor
-from workbench.analysis.visits import TEXT, Visits
+from workbench.analysis.visits import Visits
 from workbench.errors import AnalysisError
 
 __all__ = ["SMALLEST_EFFECT", "causal", "diagonal"]
@@ -34,8 +33,6 @@ SMALLEST_EFFECT = 0.1
 
 SHOWN_IF_NONE = 3
 """How many of the largest channels are described when none is massive."""
-
-MAIN = ("embedding", "latent")
 
 
 def causal(
@@ -83,9 +80,14 @@ def causal(
         inside prompts, for `embedding` and `latent`.
         `surface(layer, channel, latent_sigma, embedding_sigma)`, the mean ln mean |h|, with `embedding_profile` and
         `latent_profile`, its means over the other, with intervals. The same with `_overall` and without `layer`: of the
-        mean over the blocks in which the channel is massive (all, if in none), family-wise over channels; this decides.
+        mean over the blocks in which the channel is massive (all, if in none), family-wise over channels.
+        `effect_near`: as `effect`, from cells whose latent and embedding are at most one step of the grid apart.
+        `effect_by_latent(latent_sigma, layer, channel)`: the embedding's effect with one latent held; `effect_worst(channel)`
+        where its upper bound is largest among the blocks that count, and `effect_worst_latent_sigma`, `_layer`, where that is.
+        `effect_overall_low_corrected`, `effect_worst_low_corrected`: lower bounds, family-wise. These decide (`causal_rule`).
         `control_…(factor, layer)`, the same of the median channel; `specific_effect`, of ln ratio to the median.
-        `channel_verdict(channel)` and `channel_reason(channel)`. With mediation cells: `mediated(at, swap, swap_block,
+        `channel_verdict(channel)`, `channel_reason(channel)` and `channel_specific(channel)`: whether what the embedding moves
+        is also the ratio to the median channel. With mediation cells: `mediated(at, swap, swap_block,
         channel)` and the rest of `mediation`. With single-factor stores: what `single_factor` says, prefixed
         `prompt_swap_` and `seed_swap_`. Verdict in the attributes.
 
@@ -104,7 +106,9 @@ def causal(
     logs = _by_replicate(found.logs(cells_TE, at_C), found)
     whole = not found.visits.channels_missing
     median = _by_replicate(found.logs(cells_TE, None), found) if whole else None
-    weights_LC = _massive_blocks(massive_LC, found.visits.blocks)
+    counted_LC = _counted_blocks(massive_LC, found.visits.blocks)
+    weights_LC = counted_LC / counted_LC.sum(axis=0)
+    family = int((massive_LC & found.visits.blocks[:, None]).any(axis=0).sum())
 
     order = np.argsort(found.sigmas, kind="stable")
     result = xr.Dataset(
@@ -115,17 +119,25 @@ def causal(
             "embedding_sigma": found.sigmas[order],
         }
     )
-    ask = _Ask(found.sigmas, _names(found), confidence, resamples, permutations, seed)
+    ask = Ask(found.sigmas, _names(found), confidence, resamples, permutations, seed)
     per = ("layer", "channel")
-    _put(result, "", ask.of(logs, per), per, ask)
-    _put(result, "_overall", ask.of(np.einsum("pstelc,lc->pstec", logs, weights_LC), ("channel",)), ("channel",), ask)
+    put(result, "", ask.of(logs, per), per, ask)
+    put(result, "_overall", ask.of(np.einsum("pstelc,lc->pstec", logs, weights_LC), ("channel",)), ("channel",), ask)
     if median is not None:
-        _put(result, "", ask.of(median[..., 0], ("layer",)), ("layer",), ask, prefix="control_")
+        put(result, "", ask.of(median[..., 0], ("layer",)), ("layer",), ask, prefix="control_")
         specific = logs - median
         both = (specific, per, ""), (np.einsum("pstelc,lc->pstec", specific, weights_LC), ("channel",), "_overall")
         for values, dims, end in both:
-            _effects(result, f"specific_effect{end}", values, dims, ask, "largest difference of ln ratio to the median")
-    _surface(result, logs, order, ask)
+            put_effects(
+                result, f"specific_effect{end}", values, dims, ask, "largest difference of ln ratio to the median"
+            )
+        own = gather(specific, counted_LC, found.sigmas, confidence=confidence, family=family)
+        ratio = {"long_name": "largest difference of ln ratio to the median, bound as of the effect"}
+        result["specific_effect_overall_low_corrected"] = ("channel", own.low_corrected, ratio)
+        result["specific_effect_worst_high"] = ("channel", own.at_worst.high, ratio)
+    put_surface(result, logs, order, ask)
+    evidence = gather(logs, counted_LC, found.sigmas, confidence=confidence, family=family)
+    _put_places(result, evidence, order)
     result["massive"] = (per, massive_LC, {"long_name": "massive at this layer on the diagonal, by workbench"})
     if set(found.swap) - {"none", "embedding"}:
         result = result.merge(mediation(found, at_C, chosen, smallest_effect=smallest_effect, **ask.bootstrap))
@@ -152,6 +164,7 @@ def causal(
         "permutations": permutations,
         "alpha": alpha,
         "criterion": source,
+        "channels_massive": family if whole else -1,
         "grid": len(found.sigmas),
         "prompts_left_out": found.left_out_prompts,
         "parameters": json.dumps(
@@ -159,7 +172,7 @@ def causal(
         ),
         "smallest_effect": smallest_effect,
     }
-    channel_verdicts(result)
+    channel_verdicts(result, evidence)
     result.attrs["verdict"], result.attrs["verdict_reason"] = overall_verdict(result)
     return result
 
@@ -201,6 +214,22 @@ def choose(
     return chosen, source, np.asarray(massive.transpose("layer", "channel").values, dtype=bool)
 
 
+def _put_places(result: xr.Dataset, evidence: Evidence, order: np.ndarray) -> None:
+    """What the verdict rests on: the main effect corrected over channels, and the effect with each latent, after each layer."""
+    per, text = ("latent_sigma", "layer", "channel"), "largest difference between two embeddings, ln units"
+    for end, places, worst in zip(("", "_low", "_high"), evidence.places, evidence.at_worst, strict=True):
+        note = end.replace("_", ", ")
+        result[f"effect_by_latent{end}"] = (per, places[order], {"long_name": f"{text}, this latent held{note}"})
+        where = "latent and counted block with the largest upper bound"
+        result[f"effect_worst{end}"] = ("channel", worst, {"long_name": f"{text}, {where}{note}"})
+    latent, layer = evidence.worst
+    result["effect_worst_latent_sigma"] = ("channel", result["latent_sigma"].values[np.argsort(order)][latent])
+    result["effect_worst_layer"] = ("channel", result["layer"].values[layer])
+    for name, low in (("overall", evidence.low_corrected), ("worst", evidence.worst_low_corrected)):
+        said = {"long_name": "lower bound of the embedding's effect, family-wise"}
+        result[f"effect_{name}_low_corrected"] = ("channel", low, said)
+
+
 def _labels(visits: Visits) -> list[int]:
     return [int(label) for label in visits.recording["channel"].values]
 
@@ -215,132 +244,7 @@ def _by_replicate(values_PS: Floats, found: Experiment) -> Floats:
     return values_PS if found.visits.replicate == "prompt" else np.moveaxis(values_PS, 1, 0)
 
 
-def _massive_blocks(massive_LC: np.ndarray, blocks_L: np.ndarray) -> Floats:
-    """Weights of a mean over the blocks in which a channel is massive, over all blocks where it is in none; (L, C)."""
+def _counted_blocks(massive_LC: np.ndarray, blocks_L: np.ndarray) -> np.ndarray:
+    """The blocks in which a channel is massive, all blocks where it is in none; bool, (L, C)."""
     used = massive_LC & blocks_L[:, None]
-    used = np.where(used.any(axis=0), used, blocks_L[:, None] if blocks_L.any() else True)
-    return np.asarray(used / used.sum(axis=0), dtype=np.float64)
-
-
-class _Ask:
-    """What is computed of an array (P, S, T, E, ...), and with which options."""
-
-    def __init__(
-        self, sigmas: Floats, names: dict[str, str], confidence: float, resamples: int, permutations: int, seed: int
-    ) -> None:
-        self.sigmas, self.names, self.confidence = sigmas, names, confidence
-        self.permutations, self.seed = permutations, seed
-        self.bootstrap: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-        self.factors: list[str] = []
-
-    def of(self, values: Floats, dims: tuple[str, ...]) -> dict[str, tuple[tuple[str, ...], Any, str]]:
-        """Variables by name: dimensions, values or interval, description."""
-        n, others, rest = values.shape[0], values.shape[1], values.shape[4:]
-        flat = values.reshape(*values.shape[:4], -1)
-        factors, share, deviation = shares(flat, **self.bootstrap)
-        self.factors = [":".join(self.names.get(part, part) for part in name.split(":")) for name in factors]
-        absent = [("other" in f.split(":") and others < 2) or ("replicate" in f.split(":") and n < 2) for f in factors]
-        per = ("factor", *dims)
-
-        def shaped(interval: Interval) -> Interval:  # what was not varied has no share, not a share of 0
-            blank = [np.where(np.asarray(absent)[:, None], np.nan, part) for part in interval]
-            return Interval(*(part.reshape(len(factors), *rest) for part in blank))
-
-        p = np.full((3, len(factors), *rest), np.nan)
-        for name, test in self._tests(values).items():
-            if test is not None:
-                p[:2, factors.index(name)] = test.p_value, test.p_corrected
-        for name, axes in (("embedding", (1, 2)), ("latent", (1, 3))):
-            labels = inference.permute_within(values.mean(axis=axes), resamples=self.permutations, seed=self.seed)
-            p[2, factors.index(name)] = labels.p_value
-        return {
-            "share": (per, shaped(share), "share of the variance of ln mean |h| over cells"),
-            "deviation": (per, shaped(deviation), "standard deviation of ln mean |h|"),
-            "p_value": (per, p[0], "permutation test"),
-            "p_corrected": (per, p[1], "permutation test, family-wise"),
-            "p_labels": (per, p[2], "permutation of labels inside replicates"),
-            **self.main(values, factors, dims),
-        }
-
-    def main(
-        self, values: Floats, factors: list[str], dims: tuple[str, ...]
-    ) -> dict[str, tuple[tuple[str, ...], Any, str]]:
-        """Largest difference and trend of the two factors that have an order."""
-        rest = values.shape[4:]
-        x = self.sigmas - self.sigmas.mean()
-        scale = np.ptp(self.sigmas) / (x**2).sum()
-        out = {"effect": np.full((3, len(factors), *rest), np.nan), "trend": np.full((3, len(factors), *rest), np.nan)}
-        for name in MAIN:
-            profile = values.mean(axis=(1, 2) if name == "embedding" else (1, 3))
-            at = factors.index(name)
-            out["effect"][:, at] = inference.largest_difference(profile, confidence=self.confidence, along=self.sigmas)
-            line = np.tensordot(profile, x * scale, axes=(1, 0))
-            out["trend"][:, at] = inference.bootstrap_mean(line, **self.bootstrap)
-        per = ("factor", *dims)
-        return {
-            "effect": (per, Interval(*out["effect"]), "largest difference of ln mean |h| between two levels"),
-            "trend": (
-                per,
-                Interval(*out["trend"]),
-                "difference of ln mean |h| from the cleanest to the noisiest level",
-            ),
-        }
-
-    def _tests(self, values: Floats) -> dict[str, inference.Permuted | None]:
-        """The permutation tests; `docs/methods.md` says which null hypothesis each has."""
-        options: dict[str, Any] = {"resamples": self.permutations, "seed": self.seed}
-        both = values.mean(axis=(2, 3))
-        by = {"embedding": values.mean(axis=(1, 2)), "latent": values.mean(axis=(1, 3))}
-        joint = values.mean(axis=1)
-        joint = joint - joint.mean(axis=1, keepdims=True)
-        joint = joint - joint.mean(axis=2, keepdims=True)
-        return {
-            **{
-                name: inference.sign_flip_vectors(p - p.mean(axis=1, keepdims=True), **options)
-                for name, p in by.items()
-            },
-            "embedding:latent": inference.sign_flip_vectors(joint.reshape(len(joint), -1, *joint.shape[3:]), **options),
-            "replicate": (
-                inference.permute_within(np.swapaxes(both, 0, 1), **options) if min(both.shape[:2]) > 1 else None
-            ),
-            "other": inference.permute_within(both, **options) if both.shape[1] > 1 else None,
-        }
-
-
-def _put(
-    result: xr.Dataset,
-    end: str,
-    variables: dict[str, tuple[tuple[str, ...], Any, str]],
-    dims: tuple[str, ...],
-    ask: _Ask,
-    *,
-    prefix: str = "",
-) -> None:
-    if "factor" not in result.coords:
-        result.coords["factor"] = np.asarray(ask.factors, dtype=TEXT)
-    for name, (per, values, text) in variables.items():
-        parts = zip(("", "_low", "_high"), values, strict=True) if isinstance(values, Interval) else [("", values)]
-        for suffix, array in parts:
-            result[f"{prefix}{name}{end}{suffix}"] = (per, array, {"long_name": text + suffix.replace("_", ", ")})
-
-
-def _effects(result: xr.Dataset, name: str, values: Floats, dims: tuple[str, ...], ask: _Ask, text: str) -> None:
-    factors = [str(f) for f in result["factor"].values]
-    per, interval, _ = ask.main(values, factors, dims)["effect"]
-    for suffix, array in zip(("", "_low", "_high"), interval, strict=True):
-        result[name + suffix] = (per, array, {"long_name": text + suffix.replace("_", ", ")})
-
-
-def _surface(result: xr.Dataset, logs: Floats, order: np.ndarray, ask: _Ask) -> None:
-    """Mean ln mean |h| over latents and embeddings, and its two marginal curves with intervals over replicates."""
-    inside = logs.mean(axis=1)[:, order][:, :, order]  # P, T, E, L, C
-    result["surface"] = (
-        ("layer", "channel", "latent_sigma", "embedding_sigma"),
-        np.moveaxis(inside.mean(axis=0), (0, 1), (2, 3)),
-        {"long_name": "mean of ln mean |h|"},
-    )
-    for name, axis in (("embedding", 1), ("latent", 2)):
-        interval = inference.bootstrap_mean(np.moveaxis(inside.mean(axis=axis), 1, -1), **ask.bootstrap)
-        for suffix, array in zip(("", "_low", "_high"), interval, strict=True):
-            text = f"mean of ln mean |h| by {name}" + suffix.replace("_", ", ")
-            result[f"{name}_profile{suffix}"] = (("layer", "channel", f"{name}_sigma"), array, {"long_name": text})
+    return np.asarray(np.where(used.any(axis=0), used, blocks_L[:, None] if blocks_L.any() else True), dtype=bool)

@@ -51,33 +51,69 @@ def mediation(
         `mediated(at, swap, swap_block, channel)` with `_low` and `_high`; `mediated_total(at, swap_block, channel)`,
         the largest difference between any two embeddings there; `mediated_reason(at, swap_block, channel)`, why there
         is no share, empty where there is one: the effect is not distinguishable from 0, or within the smallest effect.
+        With the prefix `control_` and without `channel` the same of the median channel, where all channels were recorded.
     """
     visits = found.visits
-    cells, own = visits.recording, dict(enumerate(found.own_T))
     named = [name for name in dict.fromkeys(found.swap_block) if name]
     blocks = sorted(named, key=lambda name: visits.layers.index(name) if name in visits.layers else -1)
     swaps = [swap for swap in ("gate", "shift_scale", "modulation") if swap in set(found.swap)]
-    shape = (len(PLACES), len(swaps), len(blocks), len(channels))
-    share = np.full((3, *shape), np.nan)
-    total = np.full((3, len(PLACES), len(blocks), len(channels)), np.nan)
+    result = xr.Dataset(
+        coords={
+            "at": np.asarray(PLACES, dtype=TEXT),
+            "swap": np.asarray(swaps, dtype=TEXT),
+            "swap_block": np.asarray(blocks, dtype=TEXT),
+            "channel": np.asarray(channels, dtype=np.int64),
+        }
+    )
+    columns: list[tuple[str, np.ndarray | None]] = [("", at_C)]
+    if not visits.channels_missing:
+        columns.append(("control_", None))
+    for prefix, at in columns:
+        logs = found.logs(np.arange(visits.recording.sizes["timestep"]), at)
+        share, total, why = _shares(found, _replicates(found, logs), swaps, blocks, smallest_effect, bootstrap)
+        over: tuple[str, ...] = ("channel",)
+        if at is None:
+            share, total, why, over = share[..., 0], total[..., 0], why[..., 0], ()
+        per = ("at", "swap", "swap_block", *over)
+        for i, end in enumerate(("", "_low", "_high")):
+            note = end.replace("_", ", ")
+            result[f"{prefix}mediated{end}"] = (per, share[i], {"long_name": f"share of the effect{note}"})
+            result[f"{prefix}mediated_total{end}"] = (
+                per[:1] + per[2:],
+                total[i],
+                {"long_name": "largest difference, ln units"},
+            )
+        result[f"{prefix}mediated_reason"] = (per[:1] + per[2:], why.astype(TEXT))
+    return result
+
+
+def _shares(
+    found: Experiment,
+    values: Floats,
+    swaps: Sequence[str],
+    blocks: Sequence[str],
+    smallest_effect: float,
+    bootstrap: dict[str, Any],
+) -> tuple[Floats, Floats, np.ndarray]:
+    """Shares and totals with bounds along a first axis of three, and reasons, of columns (P, cells, L, C)."""
+    layers, own, count = found.visits.layers, dict(enumerate(found.own_T)), values.shape[-1]
+    share = np.full((3, len(PLACES), len(swaps), len(blocks), count), np.nan)
+    total = np.full((3, len(PLACES), len(blocks), count), np.nan)
     why = np.full(total.shape[1:], "", dtype=object)
     size = len(found.sigmas)
     off = [(t, e) for t in range(size) for e in range(size) if t != e]
-    values = _replicates(found, found.logs(np.arange(cells.sizes["timestep"]), at_C))  # P, cells, L, C
     full_DPLC = np.stack([values[:, found.cells_TE[pair]] - values[:, own[pair[0]]] for pair in off])
     profiles = values[:, found.cells_TE].mean(axis=1)  # P, E, L, C
-    last = len(visits.layers) - 1
     for b, block in enumerate(blocks):
-        for a, layer in enumerate((visits.layers.index(block) if block in visits.layers else -1, last)):
+        for a, layer in enumerate((layers.index(block) if block in layers else -1, len(layers) - 1)):
             if layer < 0:
                 why[a, b] = "the state after the block was not recorded"
                 continue
             whole = inference.largest_difference(profiles[:, :, layer], confidence=bootstrap["confidence"])
             total[:, a, b] = whole
-            for c in range(len(channels)):
-                why[a, b, c] = _no_effect(
-                    inference.Interval(*(part[c] for part in whole)), smallest_effect, len(values)
-                )
+            for c in range(count):
+                one = inference.Interval(*(part[c] for part in whole))
+                why[a, b, c] = _no_effect(one, smallest_effect, len(values))
             for s, swap in enumerate(swaps):
                 pairs = _pairs(found, swap, block)
                 there = [i for i, pair in enumerate(off) if pair in pairs]
@@ -87,20 +123,7 @@ def mediation(
                 both = np.stack([part, full_DPLC[there][:, :, layer]], axis=1)  # D, 2, P, C
                 found_share = inference.bootstrap(np.moveaxis(both, 2, 0), _slope, method="bca_expanded", **bootstrap)
                 share[:, a, s, b] = np.where(why[a, b] == "", np.stack(found_share), np.nan)
-    per = ("at", "swap", "swap_block", "channel")
-    result = xr.Dataset(
-        coords={
-            "at": np.asarray(PLACES, dtype=TEXT),
-            "swap": np.asarray(swaps, dtype=TEXT),
-            "swap_block": np.asarray(blocks, dtype=TEXT),
-            "channel": np.asarray(channels, dtype=np.int64),
-        }
-    )
-    for i, end in enumerate(("", "_low", "_high")):
-        result[f"mediated{end}"] = (per, share[i], {"long_name": "share of the effect" + end.replace("_", ", ")})
-        result[f"mediated_total{end}"] = (per[:1] + per[2:], total[i], {"long_name": "largest difference, ln units"})
-    result["mediated_reason"] = (per[:1] + per[2:], why.astype(TEXT))
-    return result
+    return share, total, why
 
 
 def _slope(means_R: Floats) -> Floats:

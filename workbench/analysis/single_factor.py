@@ -43,13 +43,13 @@ def single_factor(
     massive : xr.DataArray, optional
         Layers and channels that the verdict is about, bool; default: all blocks.
     **bootstrap
-        `confidence`, `resamples`, `seed`; BCa over the units that are varied.
+        `confidence`; `resamples` and `seed` are not used: the bounds are those of `inference.standard_deviation`.
 
     Returns
     -------
     xr.Dataset
-        `deviation(layer, channel)` with `_low` and `_high`: standard deviation over prompts (or seeds) of ln mean |h|,
-        averaged over the rest; `step_deviation(layer, channel)`, the same over timesteps, where latent and embedding
+        `deviation(layer, channel)` with `_low` and `_high`: standard deviation (divisor n - 1) over prompts (or seeds) of
+        ln mean |h| averaged over the rest; `step_deviation(layer, channel)`, the same over timesteps, where latent and embedding
         go together. Attributes: `verdict` on whether it matters, and its reason.
 
     Raises
@@ -70,14 +70,7 @@ def single_factor(
             f"the {found.name} store has one {varied} only; to vary it takes at least two, for an interval 5."
         )
     mean = units.mean(axis=(1, 2))  # U, L, C
-    centred = mean - mean.mean(axis=0)
-    spread = inference.bootstrap(
-        np.stack([centred, centred**2], axis=1), _deviation, method="bca_expanded", **bootstrap
-    )
     result = xr.Dataset(coords={**found.visits.coords("layer"), "channel": np.asarray(channels, dtype=np.int64)})
-    for end, array in zip(("", "_low", "_high"), spread, strict=True):
-        text = f"standard deviation over {varied}s of ln mean |h|" + end.replace("_", ", ")
-        result[f"deviation{end}"] = (("layer", "channel"), array, {"long_name": text})
     steps = units.mean(axis=(0, 1)).std(axis=0)
     result["step_deviation"] = (("layer", "channel"), steps, {"long_name": "standard deviation over timesteps"})
     counted_LC = np.broadcast_to(found.visits.blocks[:, None], steps.shape)
@@ -86,14 +79,11 @@ def single_factor(
         counted_LC = np.asarray(kept.transpose("layer", "channel").values, dtype=bool)
     if not counted_LC.any():
         counted_LC = np.ones_like(counted_LC)
-    low, high = spread.low[counted_LC], spread.high[counted_LC]
+    spread, verdict = judge(mean, counted_LC, margin=smallest_effect, confidence=bootstrap.get("confidence", 0.95))
+    for end, array in zip(("", "_low", "_high"), spread, strict=True):
+        text = f"standard deviation over {varied}s of ln mean |h|" + end.replace("_", ", ")
+        result[f"deviation{end}"] = (("layer", "channel"), array, {"long_name": text})
     largest, against = float(spread.mean[counted_LC].max()), float(steps[counted_LC].mean())
-    if len(units) < inference.MINIMUM_SAMPLES:
-        verdict = "undecided"
-    elif (low > smallest_effect).any():
-        verdict = "supported"
-    else:
-        verdict = "not supported" if (high < smallest_effect).all() else "undecided"
     said = {
         "supported": f"the {varied} alone moves these channels by more than {smallest_effect:g} in ln units",
         "not supported": f"the {varied} alone moves these channels by less than {smallest_effect:g} in ln units",
@@ -112,6 +102,27 @@ def single_factor(
     return result
 
 
-def _deviation(means_R: Floats) -> Floats:
-    """Standard deviation from means of values and squares; from (R, 2, ...) to (R, ...)."""
-    return np.sqrt(np.maximum(means_R[:, 1] - means_R[:, 0] ** 2, 0.0))
+def judge(
+    units_ULC: Floats, counted_LC: np.ndarray, *, margin: float, confidence: float = 0.95
+) -> tuple[inference.Interval, str]:
+    """Standard deviations over units, and whether one is beyond the margin or all are within it.
+
+    ``supported``: some lower bound, corrected for the number of columns counted (Bonferroni), lies above the margin.
+    ``not supported``: every upper bound lies below it (intersection-union: no correction). Else, and with few units,
+    ``undecided``.
+
+    Parameters
+    ----------
+    units_ULC : array, shape (U, L, C)
+        Mean of ln mean |h| of each unit.
+    counted_LC : array of bool, shape (L, C)
+        Columns that the verdict is about, at least one.
+    margin, confidence : float
+        Smallest standard deviation that counts; of the interval.
+    """
+    spread = inference.standard_deviation(units_ULC, confidence=confidence)
+    corrected = 1.0 - (1.0 - confidence) / int(counted_LC.sum())
+    low = inference.standard_deviation(units_ULC, confidence=corrected).low[counted_LC]
+    if (low > margin).any():
+        return spread, "supported"
+    return spread, "not supported" if (spread.high[counted_LC] < margin).all() else "undecided"

@@ -146,5 +146,5 @@ def caption(evidence: xr.Dataset, *, layer: str | None = None) -> str:
         "of one step goes in with the latent of another. Above: every embedding with every latent; the dotted diagonal is the "
         "ordinary trajectory. Below: the means over latents and over embeddings, and the trajectory, in which both change "
         f"together.{part} {style.sampled(evidence.attrs)}; {style.intervals(evidence.attrs, evidence.attrs['confidence'])}. "
-        f"{style.verdict(evidence)}"
+        f"Verdict: {evidence.attrs['verdict']}."
     )

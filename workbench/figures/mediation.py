@@ -114,5 +114,5 @@ def caption(evidence: xr.Dataset, *, at: str = "last") -> str:
         "give: the change of ln mean |h| this makes, over the change when the whole embedding is exchanged (slope through the "
         f"origin over all pairs of timesteps), {PLACES[at]}. 1: these terms alone do what the embedding does.{none} "
         f"{style.sampled(evidence.attrs)}; {style.intervals(evidence.attrs, evidence.attrs['confidence'])}. "
-        f"{style.verdict(evidence)}"
+        f"Verdict: {evidence.attrs['verdict']}."
     )

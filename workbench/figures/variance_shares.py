@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.analysis.visits import too_few
 from workbench.figures import style
 
 SHOWN = ("embedding", "latent", "embedding:latent", "prompt", "seed")
@@ -145,6 +146,14 @@ def _size(axes: Axes, evidence: xr.Dataset, table: pd.DataFrame, channels: list[
                 title_fontsize=6.5)  # fmt: skip
 
 
+def _ranges(evidence: xr.Dataset) -> str:
+    """Say what the thin lines are: they describe, and hold the truth less often than a confidence interval would."""
+    if few := too_few(evidence.attrs):
+        return f"no ranges ({few})"
+    attrs = evidence.attrs
+    return f"lines are {attrs['confidence']:.0%} bootstrap ranges over {attrs['replicate']}s, which hold the truth less often than that"
+
+
 def caption(evidence: xr.Dataset) -> str:
     """Caption of the figure."""
     blocks = "the mean of ln mean |h| over the blocks in which the channel is massive (all blocks, if in none)"
@@ -156,5 +165,5 @@ def caption(evidence: xr.Dataset) -> str:
         "standard deviation over all combinations, with that of the median channel, and shares by block for the strongest "
         "channel. A factor without effect still has the share that prompts disagree on, divided by their number. Other "
         f"interactions are those with prompt or seed. {style.sampled(evidence.attrs)}; "
-        f"{style.intervals(evidence.attrs, evidence.attrs['confidence'])}. {style.verdict(evidence)}"
+        f"{_ranges(evidence)}. Verdict: {evidence.attrs['verdict']}."
     )

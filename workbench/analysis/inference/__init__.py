@@ -6,6 +6,7 @@ Every function takes arrays whose first axis is the replicates and nothing else 
 * `replicates`: what a replicate is, how many are too few;
 * `intervals`: intervals of means and of functions of means (cluster bootstrap; percentile, expanded, BCa);
 * `permutation`: sign flips, labels permuted inside replicates, the largest statistic over columns;
+* `spread`: a standard deviation with bounds;
 * `multiplicity`: Holm, Benjamini-Hochberg, exact bounds of shares;
 * `verdicts`: TOST, how many replicates it takes, the three verdicts.
 
@@ -22,7 +23,9 @@ from workbench.analysis.inference.permutation import (
     sign_flip_vectors,
 )
 from workbench.analysis.inference.replicates import MINIMUM_SAMPLES, Floats, by_prompt
+from workbench.analysis.inference.spread import standard_deviation
 from workbench.analysis.inference.verdicts import (
+    MOST,
     Decision,
     Equivalence,
     Verdict,
@@ -35,6 +38,7 @@ from workbench.analysis.inference.verdicts import (
 
 __all__ = [
     "MINIMUM_SAMPLES",
+    "MOST",
     "Decision",
     "Equivalence",
     "Floats",
@@ -57,4 +61,5 @@ __all__ = [
     "proportion_low",
     "sign_flip",
     "sign_flip_vectors",
+    "standard_deviation",
 ]

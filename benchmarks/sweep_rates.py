@@ -4,7 +4,7 @@
     python -m benchmarks.sweep_rates --write    and put them into docs/methods.md, between its markers
 
 Simulated tables (`tests/analysis/swept.py`) go through `workbench.analysis.sweep` itself: two modes of four settings. Seeds are
-fixed. Two to three minutes on one core.
+fixed. Three to five minutes on one core.
 """
 
 from __future__ import annotations

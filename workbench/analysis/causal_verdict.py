@@ -62,7 +62,7 @@ def overall_verdict(result: xr.Dataset) -> tuple[str, str]:
     else:
         verdict, head = "undecided", "whether the timestep embedding moves the massive activations is not known"
     place = {"supported": 0, "undecided": 1, "not supported": 2} if verdict == "supported" else {"undecided": 0}
-    order = sorted(range(len(verdicts)), key=lambda c: (not massive[c], place.get(verdicts[c], 3)))
+    order = sorted(range(len(verdicts)), key=lambda c: (not massive[c], place.get(str(verdicts[c]), 3)))
     shown = [
         _clause(result, c, verdict) + (", not massive" if massive.any() and not massive[c] else "")
         for c in order[:SHOWN]

@@ -5,7 +5,7 @@
 
 Data sets are drawn at the level of ln mean |h| (`benchmarks.causal_draws`) and judged by the functions the analysis uses; the
 located families go through `causal` itself, and so do the planted models, which are real pipelines. Seeds are fixed. About
-five minutes on one core.
+four minutes on one core.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ best = analyse(swept)
 print(best.attrs["verdict"], "-", best.attrs["verdict_reason"])
 
 # %%
-shown = best.sel(measure=["edge_energy", "low_pass_similarity", "spectral_distance"])
+shown = best.sel(measure=["edge_energy", "low_pass_similarity", "own_spectral_distance"])
 shown[["effect", "effect_low", "effect_high"]].to_dataframe()[["effect", "effect_low", "effect_high"]].unstack(
     "measure"
 ).round(4)

@@ -41,9 +41,8 @@ def error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
 
 def test_every_verb_has_help() -> None:
     overview = cli("--help")
-    for verb in (
-        "record locate modulation disruption derive sweep baselines sample demo study verify figures report models"
-    ).split():
+    verbs = "record locate modulation disruption derive sweep baselines sample demo study verify figures report models"
+    for verb in verbs.split():
         assert verb in overview
         assert "Usage" in cli(verb, "--help")
 

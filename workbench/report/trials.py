@@ -40,8 +40,8 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
     tables = [
         {
             "caption": "Per massive channel, over the blocks in which it is massive. Embedding, latent: largest difference of "
-            "ln mean |h| between two levels, averaged over the other factor. Share: of the embedding in the variance over all cells. Intervals are over "
-            f"{result.attrs['replicate']}s; p for the embedding, corrected over channels.",
+            "ln mean |h| between two levels, averaged over the other factor, with intervals over "
+            f"{result.attrs['replicate']}s. Share: of the embedding in the variance over all cells, with bootstrap ranges. p for the embedding, corrected over channels.",
             "head": ["channel", "verdict", "embedding", "latent", "share (emb.)", "p"],
             "rows": rows,
             "brief": [0, 1, 2, 3],

@@ -307,12 +307,21 @@ class _States:
         blocks = layout.get("blocks") if isinstance(layout, Mapping) else None
         self.depth = int(blocks) if blocks is not None else max(known) + 1
         self.sigma_T = np.asarray(recording["sigma"].values, dtype=float)
+        self.read, self.part = "", recording
         labels = recording["channel"].values
         if not np.array_equal(labels, np.arange(len(labels))) or Visits(recording, self.branches[0]).channels_missing:
             raise AnalysisError("some channels were not recorded, so there are no fair controls; record all of them.")
 
     def block(self, layer: str) -> int:
         return self.numbers[layer]
+
+    def _around(self, layer: str) -> xr.Dataset:
+        """Statistics of a block and of the state that enters it, in memory: they are read once a layer, not once a step."""
+        if self.read != layer:
+            names = [str(name) for name in self.recording["layer"].values]
+            at = [entering(self.recording, layer), names.index(layer)]
+            self.part, self.read = self.recording[["h_mean", "h_std"]].isel(layer=at).load(), layer
+        return self.part
 
     def mean_square(self, layer: str, name: str, span: tuple[float, float]) -> np.ndarray:
         """E[h²] per channel over tokens, the steps in the window, samples and branches; shape (C,)."""
@@ -323,17 +332,18 @@ class _States:
                 f"the window {name!r} ({span[0]:g} to {span[1]:g}) holds none of the recorded steps, which are at sigma "
                 f"{', '.join(f'{sigma:.3g}' for sigma in self.sigma_T)}. Widen it, or record and run more steps."
             )
-        part = self.recording.isel(timestep=inside)
+        part = self._around(layer).isel(timestep=inside)
         return np.asarray(np.mean([mean_square(part, layer, branch=branch) for branch in self.branches], axis=0))
 
     def norms(self, layer: str, channels: Sequence[int]) -> Norms:
         """L2 norm of some channels at every recorded step, root mean square over tokens and samples, by branch."""
         order = np.argsort(self.sigma_T, kind="stable")
         found = []
+        # Six digits: the norms decide whether a stored result is the same, and sums may round differently.
         for branch in self.branches:
-            each = [mean_square(self.recording.isel(timestep=[t]), layer, branch=branch) for t in order]
+            each = [mean_square(self._around(layer).isel(timestep=[t]), layer, branch=branch) for t in order]
             knots = [
-                (float(self.sigma_T[t]), float(np.sqrt(c[list(channels)].sum())))
+                (float(self.sigma_T[t]), float(f"{np.sqrt(c[list(channels)].sum()):.6g}"))
                 for t, c in zip(order, each, strict=True)
             ]
             found.append((branch, tuple(knots)))

@@ -54,8 +54,9 @@ def completed(recording: xr.Dataset) -> int:
 def lead(recording: xr.Dataset) -> str:
     """What was recorded, in one sentence."""
     settings = recording.attrs["settings"]
+    seeds = len(settings["seeds"])
     return (
-        f"{completed(recording)} samples ({len(settings['prompts'])} prompts × {len(settings['seeds'])} seeds), "
+        f"{completed(recording)} samples ({len(settings['prompts'])} prompts × {seeds} seed{'s' if seeds > 1 else ''}), "
         f"{recording.sizes['timestep']} denoising steps, guidance scale {settings['guidance_scale']:g}, "
         f"{recording.sizes['layer'] - 1} blocks of {recording.sizes['channel']} channels, "
         f"{recording.sizes['token']} image tokens."

@@ -24,7 +24,7 @@ class Size:
     prompts, seeds : tuple
         Recorded are all prompts × all seeds; an empty tuple stands for the model's study prompts.
     swapped : int
-        Prompts of the swap experiments, the first of `prompts`, with all seeds.
+        Prompts of the swap experiments, the first of `prompts`, with the first seed (and one run over seeds alone).
     grid : int
         Steps whose embeddings and latents are exchanged.
     mediate : {"all", "writers"}
@@ -59,7 +59,7 @@ class Size:
 #: Intervals are over prompts, so many prompts; of these twelve, half choose the best setting and half report on it.
 DEMO = Size(
     prompts=("red apple", "dog face", "blue heart", "pizza", "cat face", "rocket", "sunflower", "hamburger"),
-    seeds=(0, 1), swapped=8, mediate="writers", tried=12, layers=3, draws=1, windows=False, over={"weight": [1.0, 4.0]}, tier="full",
+    seeds=(0, 1), swapped=8, mediate="writers", tried=12, layers=2, draws=1, windows=False, over={"weight": [1.0, 4.0]}, tier="full",
 )  # fmt: skip
 FULL = Size()
 
@@ -156,7 +156,7 @@ def _swaps(pipe: Any, size: Size, prompts: Sequence[str], followed: xr.Dataset, 
     some = prompts[: size.swapped]
     writers = [name for name in dict.fromkeys(map(str, followed["writer"].values)) if name]
     timestep = _record(
-        pipe, some, size.seeds, stores / "timestep-swap.zarr", experiment="timestep-swap", grid=size.grid,
+        pipe, some, size.seeds[:1], stores / "timestep-swap.zarr", experiment="timestep-swap", grid=size.grid,
         mediate="all" if size.mediate == "all" else writers or None,
     )  # fmt: skip
     prompt = _record(pipe, some, size.seeds[:1], stores / "prompt-swap.zarr", experiment="prompt-swap", grid=size.grid)

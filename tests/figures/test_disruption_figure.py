@@ -97,7 +97,7 @@ def test_every_drawn_number_is_in_the_table(module, evidence):
 def test_a_control_that_missed_its_norm_is_not_called_equal(module):
     found = analysed(norms=NORMS | {"matched_random": 15.0})
     words = texts(module.draw(found))
-    assert "random channels of 0.50 × the norm, zeroed" in words
+    assert "random channels of 0.50 × the norm, shrunk" in words
     assert "random channels of equal norm" not in words
 
 

@@ -18,7 +18,7 @@ WHOLE = "whole"
 _NAMES = {
     "massive": "massive channels, zeroed",
     "random": "as many random channels, zeroed",
-    "matched_random": "random channels of equal norm, zeroed",
+    "matched_random": "random channels of equal norm, shrunk",
     "low": "as many low channels, zeroed",
     "noise": "noise of equal norm",
     "shift": "shift of equal norm",

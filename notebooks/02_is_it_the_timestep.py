@@ -26,6 +26,7 @@
 # CPU cores in about a minute.
 
 # %%
+# %matplotlib inline
 import tempfile
 from pathlib import Path
 

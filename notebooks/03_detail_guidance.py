@@ -24,6 +24,7 @@
 # [docs/studies/mini-image.md](../docs/studies/mini-image.md) has the same at 64 prompts.
 
 # %%
+# %matplotlib inline
 import tempfile
 from pathlib import Path
 

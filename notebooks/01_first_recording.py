@@ -26,6 +26,7 @@
 # Everything runs on two CPU cores in about two minutes. The model, `mini-image`, comes with the package.
 
 # %%
+# %matplotlib inline
 import tempfile
 from pathlib import Path
 

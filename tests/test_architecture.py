@@ -19,19 +19,21 @@ PACKAGE = ROOT / "workbench"
 #: room → rooms it may import from. `errors`, `progress` and the package itself are open to all.
 ARROWS = {
     "select": set(),
-    "store": {"select"},
-    "models": {"select"},
-    "record": {"models", "store", "select"},
-    "analysis": {"store", "select"},
-    "steering": {"models", "select", "analysis"},
-    "sampling": {"steering", "analysis", "models", "store", "select"},
-    "figures": {"analysis", "store", "select"},
-    "report": {"figures", "analysis", "store", "select"},
-    "cli": {"report", "figures", "analysis", "store", "select", "models", "record", "steering", "sampling"},
+    "roles": set(),
+    "store": {"select", "roles"},
+    "models": {"select", "roles"},
+    "record": {"models", "store", "select", "roles"},
+    "analysis": {"store", "select", "roles"},
+    "steering": {"models", "select", "roles", "analysis"},
+    "sampling": {"steering", "analysis", "models", "store", "select", "roles"},
+    "figures": {"analysis", "store", "select", "roles"},
+    "report": {"figures", "analysis", "store", "select", "roles"},
+    "cli": {"report", "figures", "analysis", "store", "select", "roles", "models", "record", "steering", "sampling"},
 }
 OPEN = {"errors", "progress", "callable", "__init__"}
 #: `record` and `sampling` draw nothing; analysts need no torch.
 LIGHT = {
+    "roles": {"torch", "diffusers", "nnsight", "transformers", "matplotlib", "seaborn"},
     "analysis": {"torch", "diffusers", "nnsight", "transformers", "matplotlib", "seaborn"},
     "store": {"torch", "diffusers", "nnsight", "transformers", "matplotlib", "seaborn"},
     "figures": {"torch", "diffusers", "nnsight", "transformers"},

@@ -11,6 +11,10 @@ class SelectionError(WorkbenchError, ValueError):
     """A selection names a layer, timestep, branch, token or channel that does not exist."""
 
 
+class RoleError(SelectionError):
+    """Tokens have no roles (it is no video), or not with this boundary width."""
+
+
 class UnsupportedModelError(WorkbenchError):
     """The model is not a diffusion transformer that the workbench knows, or it does not behave as its layout says."""
 

@@ -2,7 +2,9 @@
 
 A clause is ``None`` (everything), a list of positions, a list of names, or a string: ``"0,2,5"``, ``"4:8"``, ``"::2"``,
 ``"-1"``, or names separated by commas (``"transformer_blocks.3"``, ``"cond"``). Positions count from 0 along the
-recording's order; negative ones count from the end.
+recording's order; negative ones count from the end. A name picks all that are called so: the names of a video's tokens
+are their roles (``"first"``, ``"boundary"``, ``"interior"``, see `workbench.roles`), and ``"first"`` is every token of the
+first frame.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def _one(item: int | str, dimension: str, names: Sequence[Any]) -> list[int]:
     if isinstance(item, str):
         labels = [str(name) for name in names]
         if item in labels and not item.lstrip("-").isdigit():
-            return [labels.index(item)]
+            return [place for place, label in enumerate(labels) if label == item]
         if ":" in item:
             return list(range(len(names)))[_slice(item, dimension)]
         try:
@@ -106,6 +108,7 @@ def _slice(text: str, dimension: str) -> slice:
 
 
 def _valid(dimension: str, names: Sequence[Any]) -> str:
-    shown = ", ".join(str(name) for name in names[:8])
-    more = f", … ({len(names)} in all)" if len(names) > 8 else ""
+    different = list(dict.fromkeys(str(name) for name in names))
+    shown = ", ".join(different[:8])
+    more = f", … ({len(different)} in all)" if len(different) > 8 else ""
     return f"There are positions 0 to {len(names) - 1}; the {dimension}s are: {shown}{more}."

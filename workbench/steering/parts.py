@@ -18,6 +18,7 @@ MAX_EVIDENCE_DEPTH = 8
 Action = Literal["zero", "scale", "mean"]
 """What is done to the channels: `workbench.steering.edits.edit_channels`."""
 
+LayerPath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$")]
 Text = Annotated[str, Field(max_length=200)]
 Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z:_-]{1,200}$")]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]

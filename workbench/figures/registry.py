@@ -37,6 +37,7 @@ _HERE = "workbench.figures"
 
 FIGURES: dict[str, Entry] = {
     "images": Entry(f"{_HERE}.images", "recording", "What was generated"),
+    "frame_strip": Entry(f"{_HERE}.frame_strip", "recording", "What was generated, frame by frame"),
     "token_channel": Entry(f"{_HERE}.token_channel", "recording", "One hidden state, token by channel"),
     "token_channel_3d": Entry(
         f"{_HERE}.token_channel", "recording", "The same hidden state as a landscape", (("view", "3d"),)
@@ -71,8 +72,10 @@ class FigureModule(Protocol):
 
 def missing(name: str, evidence: xr.Dataset) -> str:
     """Say why a figure can't be drawn from this evidence, or nothing if it can: not every family has AdaLN terms."""
-    if name == "images" and "image" not in evidence:
-        return "the recording holds no images"
+    if name in ("images", "frame_strip"):
+        video = "video_frame" in evidence["image"].dims if "image" in evidence else None
+        if video is not (name == "frame_strip"):
+            return f"the recording holds no {'images' if name == 'images' else 'videos'}"
     if name == "gate" and "spike" not in evidence:
         return "the recording holds no AdaLN terms"
     if name == "mediation" and "mediated" not in evidence:

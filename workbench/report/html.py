@@ -14,6 +14,7 @@ import xarray as xr
 from PIL import Image
 
 from workbench import __version__
+from workbench.figures.preview import data_uri
 from workbench.report.sections import Section, completed, lead, title
 
 
@@ -48,7 +49,11 @@ def render(
             if complete < total
             else ""
         ),
-        sections=[{**section.__dict__, "figures": [_inline(f) for f in section.figures]} for section in sections],
+        sections=[
+            section.__dict__
+            | {"figures": [_inline(f) for f in section.figures], "previews": [_moving(p) for p in section.previews]}
+            for section in sections
+        ],
         footer=f"Written by dit-workbench {__version__} from {Path(recording.attrs['path']).name}, "
         f"settings fingerprint {recording.attrs['settings_fingerprint']}.",
     )
@@ -96,6 +101,14 @@ def _inline(figure: dict[str, Any]) -> dict[str, Any]:
     with Image.open(io.BytesIO(content)) as picture:
         width = round(130 * picture.width / (picture.info.get("dpi") or (100, 100))[0])
     return {**figure, "png": base64.b64encode(content).decode(), "width": width}
+
+
+def _moving(preview: dict[str, Any]) -> dict[str, Any]:
+    """A moving picture, and the still one for who asked for no motion, as addresses that hold them."""
+    return preview | {
+        "moving": data_uri(Path(preview["webp"]).read_bytes(), "webp"),
+        "still": data_uri(Path(preview["png"]).read_bytes(), "png"),
+    }
 
 
 def show(value: Any) -> str:

@@ -29,6 +29,12 @@ def markdown(title: str, lead: str, cards: Sequence[dict[str, str]], sections: S
         parts += [f"## {section.title}", section.text]
         for table in section.tables:
             parts += [table["caption"], _table(table["head"], table["rows"])]
+        for preview in section.previews:
+            link = Path(os.path.relpath(preview["webp"], page.parent)).as_posix()
+            parts += [
+                f"![{preview['alt']}]({link})",
+                f"**{preview['title']}** ({' | '.join(preview['labels'])}). {preview['caption']}",
+            ]
         for figure in section.figures:
             link = Path(os.path.relpath(figure["png"], page.parent)).as_posix()
             parts += [f"![{figure['title']}]({link})", f"**{figure['title']}.** {figure['caption']}"]

@@ -16,13 +16,14 @@ from workbench.analysis.locate import table as located_table
 
 @dataclass
 class Section:
-    """A heading with text, tables, figures and texts to unfold."""
+    """A heading with text, tables, figures, moving pictures and texts to unfold."""
 
     id: str
     title: str
     text: str
     tables: list[dict[str, Any]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
+    previews: list[dict[str, Any]] = field(default_factory=list)
     details: list[dict[str, str]] = field(default_factory=list)
 
 

@@ -99,7 +99,7 @@ def test_combination_that_is_not_linear(pipe, spec, monkeypatch) -> None:
 
     row = layout_for(pipe)
     bent = dataclasses.replace(row, guidance=dataclasses.replace(row.guidance, linear=False))
-    monkeypatch.setattr(check, "layout_for", lambda model: bent)
+    monkeypatch.setattr(check, "layout_for", lambda model, **_: bent)
     refused(pipe, spec, UnsupportedModelError, "not linear in the conditional prediction")
 
 

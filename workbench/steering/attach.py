@@ -1,8 +1,9 @@
 """Attach a spec to a stock diffusers pipeline for the length of a ``with`` block.
 
-A hook around the whole transformer (the root hook) runs the rows of the conditional branch once more with the channels
+Detail Guidance: a hook around the whole transformer (the root hook) runs the rows of the conditional branch once more with the channels
 edited (`partial`: only from the edit on), and returns ``c' = c + (w / g)(c - d)`` in their place; the pipeline's own CFG
-then yields paper A's formula. Nothing of the pipeline's code is copied, so what it does besides (callbacks, schedulers,
+then yields paper A's formula. STAS: hooks on the chosen blocks change the state that leaves them, in the passes that the
+pipeline makes anyway; the root hook tells them when. Nothing of the pipeline's code is copied, so what it does besides (callbacks, schedulers,
 decoding) stays as it is.
 """
 
@@ -11,63 +12,81 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, overload
 
 import torch
 from diffusers.hooks.hooks import HookRegistry
 
-from workbench.models import layout_for
 from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.steering.check import check
 from workbench.steering.hooks import Attachment, RootHook
 from workbench.steering.partial import Degraded
 from workbench.steering.partial import Hook as InnerHook
-from workbench.steering.spec import DetailGuidanceSpec
+from workbench.steering.spec import DetailGuidanceSpec, StasSpec
+from workbench.steering.stas_hooks import LeavingHook, StasAttachment, StasHook
 
 _ABSENT = object()
-Hook = InnerHook | RootHook
+Hook = InnerHook | RootHook | LeavingHook | StasHook
+
+
+@overload
+def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> AbstractContextManager[Attachment]: ...
+@overload
+def apply(spec: StasSpec, pipe: Any, *, strict: bool = True) -> AbstractContextManager[StasAttachment]: ...
 
 
 @contextlib.contextmanager
-def apply(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool = True) -> Iterator[Attachment]:
+def apply(spec: DetailGuidanceSpec | StasSpec, pipe: Any, *, strict: bool = True) -> Iterator[Any]:
     """Steer a stock pipeline: ``with apply(spec, pipe): pipe(prompt)``.
 
-    The guidance scale is the one of the pipeline call, read anew at every step. Steps outside the spec's window, and
-    those at which its weight is 0 or its retention 1, run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also by
-    an exception, hooks and attributes are gone.
+    The guidance scale is the one of the pipeline call, read anew at every step, and the token grid is the one of the call.
+    Steps outside the spec's window, and those at which it says to do nothing (Detail Guidance: weight 0 or retention 1;
+    STAS: no alpha, or another branch), run exactly what the pipeline runs alone: one pass, the same bits. On leaving, also
+    by an exception, hooks and attributes are gone.
 
     Inside the block, call the pipeline, not its transformer: what the rows of a batch are, only the pipeline knows, so any
     other call of the transformer is refused.
 
     Parameters
     ----------
-    spec : DetailGuidanceSpec
-        From `load_spec` or `derive_dg`.
-    pipe : StableDiffusion3Pipeline or WanPipeline
-        A stock pipeline; its ``transformer`` must be the model that the spec was derived for.
+    spec : DetailGuidanceSpec or StasSpec
+        From `load_spec`, `derive_dg` or `derive_stas`.
+    pipe : StableDiffusion3Pipeline, WanPipeline or (STAS only) WanImageToVideoPipeline
+        A stock pipeline; STAS needs one that makes videos. Its ``transformer`` must be the model that the spec was derived for.
     strict : bool
         False also accepts other weights of the same architecture (say, a fine-tune): same class, same config. It then
         warns, because the channels were located in the other weights.
 
     Yields
     ------
-    Attachment
-        Counts of calls and degraded passes.
+    Attachment or StasAttachment
+        Counts of calls, and of degraded passes or steered calls.
 
     Raises
     ------
     SpecError
-        If the spec was altered, is for another model, or names a layer or channel that the model does not have.
+        If the spec was altered, is for another model, or names a layer or channel that the model does not have; if a spec is
+        applied already; or, at a call, if a boundary width of STAS leaves no interior of its frames.
     UnsupportedModelError
         If the pipeline can't be steered this way, also at a later call; the message says why and what to do.
     """
-    check(spec, pipe, strict=strict)
-    attachment, layout, transformer = Attachment(spec), layout_for(pipe), pipe.transformer
-    degraded = Degraded(transformer, layout, spec.layer, spec.channels, spec.action)
+    layout, transformer = check(spec, pipe, strict=strict), pipe.transformer
+    hooks: list[tuple[torch.nn.Module, Hook]] = []
+    attachment: Attachment | StasAttachment
+    if isinstance(spec, StasSpec):
+        attachment = StasAttachment(spec)
+        stas, blocks = StasHook(attachment, pipe, layout), layout.blocks(transformer)
+        hooks += [(blocks[path][1], hook) for path, hook in zip(spec.layers, stas.leaving, strict=True)]
+        hooks.append((transformer, stas))
+    else:
+        attachment = Attachment(spec)
+        degraded = Degraded(transformer, layout, spec.layer, spec.channels, spec.action)
+        hooks += degraded.hooks
+        hooks.append((transformer, RootHook(attachment, pipe, layout, degraded)))
     with contextlib.ExitStack() as undo:
-        for block, hook in degraded.hooks:
-            undo.enter_context(_hooked(block, hook))
-        undo.enter_context(_hooked(transformer, RootHook(attachment, pipe, layout, degraded)))
+        for module, hook in hooks:
+            undo.enter_context(_hooked(module, hook))
         yield attachment
 
 
@@ -122,4 +141,4 @@ def _restore(module: torch.nn.Module, before: dict[str, Any]) -> None:
             module.__dict__[name] = value
 
 
-__all__ = ["Attachment", "apply"]
+__all__ = ["Attachment", "StasAttachment", "apply"]

@@ -8,23 +8,34 @@ from typing import Any
 from workbench.errors import SpecError, UnsupportedModelError
 from workbench.models import fingerprint, layout_for
 from workbench.models.generate import STEERING_HOOK as HOOK
+from workbench.models.generate import is_steered
 from workbench.models.layout import Layout
-from workbench.steering.spec import DetailGuidanceSpec
+from workbench.steering.base import Spec
+from workbench.steering.spec import DetailGuidanceSpec, StasSpec
 
 PIPELINES = {"sd3": ("StableDiffusion3Pipeline",), "wan": ("WanPipeline",)}
 """Stock pipelines, by family, whose way of combining the branches has been checked against a plain implementation."""
 
+VIDEO_PIPELINES = {"wan": ("WanPipeline", "WanImageToVideoPipeline")}
+"""Stock pipelines of videos, by family, that name each call's branch. How they combine the branches doesn't matter to STAS."""
 
-def check(spec: DetailGuidanceSpec, pipe: Any, *, strict: bool) -> None:
-    """Raise if `spec` can't or must not act on `pipe`; see `workbench.steering.attach.apply`."""
-    if not isinstance(spec, DetailGuidanceSpec):
+
+def check(spec: Spec, pipe: Any, *, strict: bool) -> Layout:
+    """Raise if `spec` can't or must not act on `pipe`, else return its layout; see `workbench.steering.attach.apply`."""
+    if not isinstance(spec, (DetailGuidanceSpec, StasSpec)):
         raise SpecError(f"a {type(spec).__name__} is not a spec; load one with `load_spec(path)`.")
     spec.verify()
-    layout = layout_for(pipe)
-    _check_pipeline(pipe, layout)
+    stas = isinstance(spec, StasSpec)
+    # STAS looks for the step only, which is the same for all tokens of a row that have not a timestep of 0.
+    layout = layout_for(pipe, token_timesteps=stas)
+    (_check_video if stas else _check_pipeline)(pipe, layout)
     _check_model(spec, pipe, layout, strict=strict)
-    _check_layer(spec, pipe.transformer, layout)
+    _check_layers(spec.layers if isinstance(spec, StasSpec) else (spec.layer,), pipe.transformer, layout)
+    _check_channels(spec.channels, pipe.transformer)
     _check_hooks(pipe.transformer)
+    if stas and is_steered(pipe):
+        raise SpecError("this pipeline is being disrupted already; leave that `with` block before applying a spec.")
+    return layout
 
 
 def _check_pipeline(pipe: Any, layout: Layout) -> None:
@@ -42,7 +53,21 @@ def _check_pipeline(pipe: Any, layout: Layout) -> None:
         )
 
 
-def _check_model(spec: DetailGuidanceSpec, pipe: Any, layout: Layout, *, strict: bool) -> None:
+def _check_video(pipe: Any, layout: Layout) -> None:
+    name = type(pipe).__name__
+    known = ", ".join(name for names in VIDEO_PIPELINES.values() for name in names)
+    if layout.latents != "video":
+        raise UnsupportedModelError(
+            f"STAS steers the first latent frame and the boundaries of the later ones, and {name} makes images, which have "
+            f"neither. Use it with {known}, or Detail Guidance here."
+        )
+    if name not in VIDEO_PIPELINES.get(layout.family, ()):
+        raise UnsupportedModelError(
+            f"STAS acts on {known}, not on a {name}: whether that names the branch of every call has not been checked."
+        )
+
+
+def _check_model(spec: Spec, pipe: Any, layout: Layout, *, strict: bool) -> None:
     found: dict[str, Any] = {"family": layout.family, **fingerprint(pipe)}
     wanted = spec.model.model_dump()
     both = f"\n  spec:     {_line(wanted)}\n  pipeline: {_line(found)}\n"
@@ -65,15 +90,19 @@ def _check_model(spec: DetailGuidanceSpec, pipe: Any, layout: Layout, *, strict:
     )
 
 
-def _check_layer(spec: DetailGuidanceSpec, transformer: Any, layout: Layout) -> None:
+def _check_layers(layers: tuple[str, ...], transformer: Any, layout: Layout) -> None:
     paths = layout.block_paths(transformer)
-    if spec.layer not in paths:
+    unknown = [layer for layer in layers if layer not in paths]
+    if unknown:
         raise SpecError(
-            f"the model has no block {spec.layer!r}; its blocks are {paths[0]} … {paths[-1]} ({len(paths)} of them). "
-            "Name one of those as `layer`."
+            f"the model has no block {', '.join(map(repr, unknown))}; its blocks are {paths[0]} … {paths[-1]} ({len(paths)} "
+            "of them). Name those."
         )
+
+
+def _check_channels(channels: tuple[int, ...], transformer: Any) -> None:
     width = int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
-    outside = [channel for channel in spec.channels if channel >= width]
+    outside = [channel for channel in channels if channel >= width]
     if outside:
         raise SpecError(
             f"the model has no channel {', '.join(map(str, outside))}: its hidden state has {width} channels, 0 to "
@@ -90,8 +119,8 @@ def _check_hooks(transformer: Any) -> None:
         stateful = [name for name, item in hooks.items() if item._is_stateful]
         if stateful or getattr(module, "is_cache_enabled", False):
             raise UnsupportedModelError(
-                f"a cache is enabled ({', '.join(stateful) or 'enable_cache'}): it takes the extra pass for another "
-                "step and reuses what it must not. Disable it (`pipe.transformer.disable_cache()`) while a spec acts."
+                f"a cache is enabled ({', '.join(stateful) or 'enable_cache'}): it skips what a spec changes, and "
+                "takes an extra pass for another step. Disable it (`pipe.transformer.disable_cache()`) while a spec acts."
             )
     if hasattr(transformer, "_hf_hook"):
         raise UnsupportedModelError(

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 from typing import Any
 
 import torch
-from diffusers.hooks.hooks import BaseState, ModelHook, StateManager
 
 from workbench.errors import UnsupportedModelError
 from workbench.models.layout import Layout
-from workbench.steering.caller import called_by
 from workbench.steering.detail_guidance import shifted_cond
 from workbench.steering.partial import Degraded
+from workbench.steering.root import Attached, TransformerHook
 from workbench.steering.schedule import place
 from workbench.steering.spec import DetailGuidanceSpec
 
 
 @dataclasses.dataclass
-class Attachment:
-    """What an attached spec has done so far.
+class Attachment(Attached):
+    """What an attached spec of Detail Guidance has done so far.
 
     Attributes
     ----------
@@ -33,32 +31,16 @@ class Attachment:
     """
 
     spec: DetailGuidanceSpec
-    calls: int = 0
     degraded_passes: int = 0
 
 
-class RootHook(ModelHook):
+class RootHook(TransformerHook):
     """Around the transformer: the pass that the pipeline asked for, and the degraded one where it is due."""
 
     def __init__(self, attachment: Attachment, pipe: Any, layout: Layout, degraded: Degraded) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.enabled = True
+        super().__init__(pipe, layout)
         self.attachment = attachment
-        self.pipe = pipe
-        self.layout = layout
         self.degraded = degraded
-        # A hook with a state is told the name that a pipeline gives to its call (`cache_context`). This one has no state
-        # but that name, and needs it where each branch is a call of its own.
-        self._is_stateful = not layout.guidance.batched
-        self.context = StateManager(BaseState)  # type: ignore[no-untyped-call, arg-type]
-        # Not all modules: this is looked at in every call. Caches hook the blocks, or the transformer itself.
-        self.watched = [pipe.transformer, *(block for _, block in layout.blocks(pipe.transformer).values())]
-        self.signature = inspect.signature(type(pipe.transformer).forward)
-
-    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Forget the name of the call; the pipeline asks for that when it is done."""
-        self.context.reset()  # type: ignore[no-untyped-call]
-        return module
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Return the pipeline's output with ``c' = c + (w / g)(c - d)`` in the rows of the conditional branch."""
@@ -66,12 +48,12 @@ class RootHook(ModelHook):
         if not self.enabled:
             return forward(*args, **kwargs)
         self.attachment.calls += 1
-        self._refuse_cache()
+        self.refuse_cache()
         if self.attachment.spec.idle:
             return forward(*args, **kwargs)
         arguments = self.signature.bind(module, *args, **kwargs).arguments
         latents = arguments[self.layout.hidden_argument]
-        self._refuse_others()
+        self.refuse_others()
         weight, rho = self._strength(arguments["timestep"]) if self._is_cond() else (0.0, 0.0)
         if weight == 0 or rho == 1:
             return forward(*args, **kwargs)
@@ -90,17 +72,6 @@ class RootHook(ModelHook):
         prediction[rows] = shifted_cond(prediction[rows], _prediction(degraded), weight, gain)
         return _with_prediction(output, prediction)
 
-    def _refuse_cache(self) -> None:
-        """Caches were looked for when the spec was attached; here, for one that was enabled since."""
-        registries = [module.__dict__.get("_diffusers_hook") for module in self.watched]
-        hooks = [hook for registry in registries if registry is not None for hook in registry.hooks.values()]
-        stateful = [type(hook).__name__ for hook in hooks if hook._is_stateful and hook is not self]
-        if stateful or getattr(self.watched[0], "is_cache_enabled", False):
-            raise UnsupportedModelError(
-                f"a cache ({', '.join(stateful) or 'enable_cache'}) was enabled while a spec is applied; it takes the "
-                "extra pass for another step. Leave the `with` block first, or disable the cache."
-            )
-
     def _strength(self, timestep: Any) -> tuple[float, float]:
         """Return w and rho of this step; w is 0 outside the window."""
         spec = self.attachment.spec
@@ -111,27 +82,9 @@ class RootHook(ModelHook):
         inside = spec.window.contains(here.in_unit(spec.window.unit))
         return spec.weight_at(here.sigma) if inside else 0.0, spec.retention_at(here.sigma)
 
-    def _refuse_others(self) -> None:
-        """What rows and guidance scale mean is the pipeline's word, which it keeps after its call; no one else may use it."""
-        if not called_by(self.pipe):
-            raise UnsupportedModelError(
-                "the transformer was called while a spec is applied, but not by its pipeline, which alone says what "
-                "the rows of the batch are. Call the pipeline, or leave the `with` block first."
-            )
-
     def _is_cond(self) -> bool:
         """Tell whether this call holds the conditional branch."""
-        guidance = self.layout.guidance
-        if guidance.batched or not self.pipe.do_classifier_free_guidance:
-            return True
-        context = self.context._context  # its property raises where no context is open
-        name = None if context is None else context.name
-        if name not in guidance.rows:
-            raise UnsupportedModelError(
-                f"{type(self.pipe).__name__} called its transformer in the context {name!r}, which is none of "
-                f"{guidance.rows}; which branch this is can't be told."
-            )
-        return name == "cond"
+        return self.layout.guidance.batched or self.branch() == "cond"
 
     def _cond_rows(self, batch: int) -> tuple[slice, float]:
         """Return the rows of the batch that are the conditional branch, and that branch's gain in the result."""

@@ -29,7 +29,8 @@ def place(scheduler: Any, timestep: Any) -> Place:
         call with ``timesteps[i]`` is ``sigmas[i]``. For flow matching that is ``timestep / num_train_timesteps`` unless
         the scheduler is told otherwise (``invert_sigmas``, given timesteps), which is why it is looked up here.
     timestep : Tensor or float
-        What the pipeline gave the transformer: one value for all rows.
+        What the pipeline gave the transformer: one value for all rows, (B,) or none; or one a token, (B, N), of which those
+        of given frames are smaller than the step's (Wan2.2-TI2V), so the largest is the step's.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def place(scheduler: Any, timestep: Any) -> Place:
             f"{kind} has no noise levels between 0 and 1 to read a step's from; use a flow-matching scheduler such as "
             "FlowMatchEulerDiscreteScheduler, or one with `use_flow_sigmas=True`."
         )
-    value = float(timestep.flatten()[0]) if hasattr(timestep, "flatten") else float(timestep)
+    value = float(timestep.max()) if hasattr(timestep, "max") else float(timestep)
     table = scheduler.timesteps.tolist()
     if value not in table:
         raise UnsupportedModelError(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from PIL import Image
 
 WIDTH, TEXT, BLOCKS = 24, 20, 3
 #: Pixels and frames of the smallest video that has several tokens along every axis: grid (2, 2, 3).
@@ -56,3 +58,20 @@ def encode_wan(prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         "prompt_embeds": torch.stack(rows[:-1]),
         "negative_prompt_embeds": rows[-1].expand(len(prompts), -1, -1),
     }
+
+
+def tiny_ti2v(*, image: bool, seed: int = 0) -> Any:
+    """Wan2.2-TI2V in small: every token has a timestep of its own; with an image, frame 0's is 0."""
+    from diffusers import WanImageToVideoPipeline
+
+    plain = tiny_wan(seed=seed)
+    parts = {name: plain.components[name] for name in ("vae", "scheduler", "transformer", "text_encoder", "tokenizer")}
+    pipe = (WanImageToVideoPipeline if image else WanPipeline)(**parts, expand_timesteps=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def encode_ti2v(prompts: Sequence[str]) -> dict[str, Any]:
+    """As `encode_wan`, with the image that the video starts with, made anew in every call."""
+    pixels = np.random.default_rng(3).integers(0, 256, (SIZE["height"], SIZE["width"], 3), dtype=np.uint8)
+    return {**encode_wan(prompts), "image": Image.fromarray(pixels)}

@@ -48,7 +48,11 @@ def test_opening_a_recording_needs_neither_torch_nor_diffusers(full_store: Path)
     subprocess.run([sys.executable, "-c", code, str(full_store)], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.parametrize("name", [v.name for v in VARIABLES if v.part != "marker"])
+#: `token_timestep` is not in this recording; see tests/record/test_video.py.
+HERE = [v.name for v in VARIABLES if v.part != "marker" and v.name != "token_timestep"]
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_a_flipped_bit_in_any_variable_is_found_and_named(copy: Path, name: str) -> None:
     file = chunk(copy, name, 2)
     content = bytearray(file.read_bytes())

@@ -243,7 +243,7 @@ def checked(model: str, device: str | None) -> None:
     from workbench.record import make_settings, prepare
 
     pipe = load_pipeline(model, device=device)
-    layout = layout_for(pipe)
+    layout = layout_for(pipe, token_timesteps=True)
     shape, _ = prepare(pipe, layout, make_settings(["a photo"], [0]), timed=True)
     identity = fingerprint(pipe)
     table(

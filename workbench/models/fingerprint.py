@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from workbench.models.generate import Encode
 
 _SAMPLES = 16
@@ -56,9 +58,12 @@ def embedding_hash(encode: Encode | None, prompts: Sequence[str]) -> str | None:
     digest = hashlib.sha256()
     for name, value in sorted(encode(prompts).items()):
         digest.update(name.encode())
-        digest.update(
-            value.detach().float().cpu().numpy().tobytes() if torch.is_tensor(value) else repr(value).encode()
-        )
+        if torch.is_tensor(value):
+            digest.update(value.detach().float().cpu().numpy().tobytes())
+        elif hasattr(value, "__array_interface__"):  # an image: its repr is its place in memory
+            digest.update(np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(repr(value).encode())
     return digest.hexdigest()[:16]
 
 

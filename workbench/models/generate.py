@@ -94,7 +94,9 @@ def call_arguments(
 def pixels_a_token(pipe: Any) -> int:
     """Pixels along one side of a token."""
     # The processor counts what a pipeline packs together itself; its factor is the VAE's where it packs nothing.
-    processor = getattr(pipe, "image_processor", None) or pipe.video_processor
+    # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
+    processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]
+    processor = next(p for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor"))
     own = getattr(pipe, "patch_size", None)
     patch = pipe.transformer.config.patch_size if own is None else own
     return int(processor.config.vae_scale_factor) * int(patch if isinstance(patch, int) else patch[-1])

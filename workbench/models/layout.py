@@ -252,8 +252,14 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 )
 
 
-def layout_for(model: Any) -> Layout:
+def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
     """Find the row of a pipeline or of a transformer.
+
+    Parameters
+    ----------
+    model : pipeline or transformer
+    token_timesteps : bool
+        True if the caller can handle a pipeline that gives every token a timestep of its own.
 
     Raises
     ------
@@ -273,7 +279,7 @@ def layout_for(model: Any) -> Layout:
         raise UnsupportedModelError(
             f"{type(transformer).__name__} is known and not supported: {REFUSED[name]}. Known families: {known_families()}."
         )
-    _one_transformer(model)
+    _one_transformer(model, token_timesteps)
     for row in FAMILIES:
         if row.transformer == name:
             return row
@@ -283,17 +289,17 @@ def layout_for(model: Any) -> Layout:
     )
 
 
-def _one_transformer(pipe: Any) -> None:
+def _one_transformer(pipe: Any, token_timesteps: bool) -> None:
     """Refuse pipelines that have a row for their class, but not for what they do with it."""
     if getattr(pipe, "transformer_2", None) is not None:
         raise UnsupportedModelError(
             f"{type(pipe).__name__} denoises with two transformers, one after the other (transformer and transformer_2); "
             "a recording holds the states of one. Such pipelines are not supported yet."
         )
-    if getattr(getattr(pipe, "config", None), "expand_timesteps", False):
+    if not token_timesteps and getattr(getattr(pipe, "config", None), "expand_timesteps", False):
         raise UnsupportedModelError(
-            f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps); the workbench needs one "
-            "timestep a call. Such pipelines are not supported yet."
+            f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps). Such pipelines can be "
+            "recorded; steering and sampling need one timestep a call and don't support them yet."
         )
 
 

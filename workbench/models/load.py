@@ -50,7 +50,7 @@ def load_pipeline(
     source, local = _source(model)
     with _quiet():
         pipe = _from_pretrained(source, local=local, revision=revision, dtype=getattr(torch, dtype))
-    layout_for(pipe)
+    layout_for(pipe, token_timesteps=True)
     pipe.set_progress_bar_config(disable=True)
     try:
         return pipe.to(device)

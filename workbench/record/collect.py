@@ -51,10 +51,13 @@ class Blocks:
         self.slot = slot
         self.rows = [(self.plan.branches.index(b), i) for i, b in enumerate(branches) if b in self.plan.branches]
 
-    def temb(self, temb: torch.Tensor) -> None:
-        """Keep the embedding of this timestep."""
-        if self.slot is not None:
-            self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
+    def temb(self, temb: torch.Tensor, timestep: torch.Tensor) -> None:
+        """Keep the embedding of this timestep, and what is the tokens' own timestep where they have one."""
+        if self.slot is None:
+            return
+        self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
+        if "token_timestep" in self.plan.variables:
+            self._into("token_timestep", timestep.float(), lambda array, branch, at: array[:, branch, at])
 
     def state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live: reduce or copy it now."""
@@ -142,7 +145,7 @@ class Collector:
         if self.initial is None:
             self.initial = initial_latents(kwargs[self.layout.hidden_argument], len(self.blocks.samples))
         self.blocks.begin(self.slot_of.get(turn.step), turn.branches)
-        self.blocks.temb(temb)
+        self.blocks.temb(temb, kwargs["timestep"])
 
     def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live."""

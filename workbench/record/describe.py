@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from workbench.errors import RoleError
 from workbench.models import Encode, component_hashes, embedding_hash, fingerprint
 from workbench.models.layout import Layout
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
 from workbench.record.provenance import git_revision, versions
 from workbench.record.settings import Settings
+from workbench.roles import default_width, roles_of_grid
 from workbench.store.schema import FORMAT, SCHEMA_VERSION
+
+#: What a recording says of itself whose tokens have timesteps of their own.
+TOKEN_TIMESTEPS = "one a token: token_timestep; temb and modulation are those of the first token with the largest"
 
 
 def identity_of(pipe: Any, settings: Settings, encode: Encode | None, revision: str | None) -> dict[str, Any]:
@@ -36,8 +41,26 @@ def identity_of(pipe: Any, settings: Settings, encode: Encode | None, revision: 
     }
 
 
-def coordinates_of(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np.ndarray]:
-    """Coordinate name → values, as in ``docs/schema.md``."""
+def boundary_of(shape: Shape, width: int | None) -> dict[str, Any]:
+    """Attributes of the boundary width; none for what has no roles: an image, or frames of fewer than three tokens.
+
+    Raises
+    ------
+    RoleError
+        If a width is given that can't be used here.
+    """
+    if width is not None:
+        roles_of_grid(shape.grid, width)
+        return {"boundary_width": int(width), "boundary_width_source": "given"}
+    try:
+        width, source = default_width(shape.grid)
+    except RoleError:
+        return {}
+    return {"boundary_width": width, "boundary_width_source": source}
+
+
+def coordinates_of(settings: Settings, plan: Plan, shape: Shape, width: int | None = None) -> dict[str, np.ndarray]:
+    """Coordinate name → values, as in ``docs/schema.md``; with a boundary width also the roles."""
     prompts, seeds = zip(*settings.samples, strict=True)
     frames, rows, columns = np.indices(shape.grid).reshape(3, -1)
     steps = list(plan.steps)
@@ -60,6 +83,8 @@ def coordinates_of(settings: Settings, plan: Plan, shape: Shape) -> dict[str, np
         "rank": np.arange(plan.sizes["rank"]),
         "modulation_term": np.array(shape.terms, dtype=object),
     }
+    if width is not None:
+        coordinates["role"] = roles_of_grid(shape.grid, width).astype(object)
     return coordinates | (_of_experiment(settings, plan, shape) if plan.cells else {})
 
 
@@ -87,29 +112,33 @@ def name_of(model: Any, pipe: Any) -> str:
 
 def attributes_of(name: str, layout: Layout, shape: Shape, plan: Plan, identity: dict[str, Any]) -> dict[str, Any]:
     """Root attributes, as in ``docs/schema.md``."""
-    return {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "model_name": name,
-        "model": identity["model"],
-        "pipeline_class": identity["pipeline_class"],
-        "layout": {
-            "family": layout.family,
-            "transformer": layout.transformer,
-            # Of the model, so that a recording of some layers is known to be one.
-            "blocks": len(shape.layers) - 1,
-            "channels": shape.channels,
-        },
-        "scheduler": identity["scheduler"],
-        "dtype": identity["dtype"],
-        "tier": identity["tier"],
-        "settings": identity,
-        "settings_fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
-        "versions": versions(),
-        "git_revision": git_revision(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "block_steps": plan.block,
-    } | ({"experiment": identity["experiment"]} if plan.cells else {})
+    return (
+        {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "model_name": name,
+            "model": identity["model"],
+            "pipeline_class": identity["pipeline_class"],
+            "layout": {
+                "family": layout.family,
+                "transformer": layout.transformer,
+                # Of the model, so that a recording of some layers is known to be one.
+                "blocks": len(shape.layers) - 1,
+                "channels": shape.channels,
+            },
+            "scheduler": identity["scheduler"],
+            "dtype": identity["dtype"],
+            "tier": identity["tier"],
+            "settings": identity,
+            "settings_fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+            "versions": versions(),
+            "git_revision": git_revision(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "block_steps": plan.block,
+        }
+        | ({"experiment": identity["experiment"]} if plan.cells else {})
+        | ({"token_timesteps": TOKEN_TIMESTEPS} if shape.token_timesteps else {})
+    )
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

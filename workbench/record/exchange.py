@@ -56,13 +56,14 @@ def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, wh
     ----------
     modulation : Modulation
     own, other : tensor
-        Outputs of the same projection for two timesteps, (B, M · C) or (B, M, C); neither is changed.
+        Outputs of the same projection for two timesteps, (B, M · C), (B, M, C) or, with a timestep a token, (B, N, M, C);
+        neither is changed.
     what : {"gate", "shift_scale", "modulation"}
     channels : int
         C.
     """
     names = (*modulation.terms, *modulation.beyond)
-    axis, width = (1, 1) if modulation.kind == "shared_table" else (-1, channels)
+    axis, width = (-2, 1) if modulation.kind == "shared_table" else (-1, channels)
     result = own.clone()
     for index, name in enumerate(names[: own.shape[axis] // width]):
         if name.startswith(PARTS[what]):

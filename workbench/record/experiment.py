@@ -110,7 +110,7 @@ class Experiment:
         with torch.no_grad(), instrumented(
             net,
             self.layout,
-            on_call=lambda kwargs, temb, context: blocks.temb(temb),
+            on_call=lambda kwargs, temb, context: blocks.temb(temb, kwargs["timestep"]),
             on_state=blocks.state,
             on_done=lambda: None,
         ) as traced:  # fmt: skip

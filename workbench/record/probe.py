@@ -57,6 +57,8 @@ class Shape:
         Of one plain call of the transformer for one sample; 0 if it was not timed.
     calls : int
         Of the transformer in one step.
+    token_timesteps : bool
+        True if a call has a timestep a token.
     """
 
     layers: list[str] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Shape:
     sigmas: np.ndarray = field(default_factory=lambda: np.zeros(0))
     seconds: float = 0.0
     calls: int = 1
+    token_timesteps: bool = False
 
     @property
     def tokens(self) -> int:
@@ -98,6 +101,12 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         shape.grid = layout.grid_of_call(pipe.transformer.net, kwargs)
         shape.embedding = temb.shape[-1]
         shape.branches = branches_of(layout, len(latents), len(batch))
+        shape.token_timesteps = kwargs["timestep"].ndim == 2
+        if shape.token_timesteps and kwargs["timestep"].shape[1] != shape.tokens:
+            raise UnsupportedModelError(
+                f"The pipeline gives {kwargs['timestep'].shape[1]} timesteps a row, but there are {shape.tokens} tokens "
+                f"(grid {shape.grid}): they can't be told which is whose."
+            )
 
     def on_state(layer: str, h: torch.Tensor, modulation: torch.Tensor | None) -> None:
         shape.layers.append(layer)

@@ -17,7 +17,7 @@ from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.cells import resolve_mediate
 from workbench.record.collect import Blocks, Collector
-from workbench.record.describe import attributes_of, coordinates_of, identity_of, name_of
+from workbench.record.describe import attributes_of, boundary_of, coordinates_of, identity_of, name_of
 from workbench.record.experiment import Experiment
 from workbench.record.interrupt import interruptible
 from workbench.record.plan import Plan, make_plan
@@ -55,6 +55,7 @@ def record(
     experiment: str | None = None,
     grid: int | Sequence[int] | None = None,
     mediate: Any = None,
+    boundary_width: int | None = None,
     encode: Encode | None = None,
     revision: str | None = None,
     dtype: str | None = None,
@@ -87,6 +88,10 @@ def record(
         How many steps of the trajectory an experiment uses (evenly spread, both ends included; default 5), or which.
     mediate : sequence of str or "all", optional
         For a timestep-swap: blocks in which gate, shift and scale, or all of the modulation are exchanged alone.
+    boundary_width : int, optional
+        Tokens at the head, and as many at the tail, of every later latent frame of a video whose role is "boundary"
+        (`workbench.roles`). Default: one row of tokens, which is a choice of the workbench. It is a label only; what is
+        recorded doesn't depend on it, and `workbench.roles.with_roles` gives a recording another.
     encode : callable, optional
         ``encode(prompts)`` returns the pipeline's arguments (embeddings) in place of the texts.
     revision, dtype, device
@@ -116,14 +121,16 @@ def record(
         grid=DEFAULT_GRID if experiment and grid is None else grid, mediate=mediate,
     )  # fmt: skip
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model, revision=revision, dtype=dtype, device=device)
-    layout = layout_for(pipe)
+    layout = layout_for(pipe, token_timesteps=True)
     refuse_altered(pipe, "recorded states", RecordingError)
     settings = resolve_mediate(settings, layout.block_paths(pipe.transformer))
     out = Path(out)
     identity = identity_of(pipe, settings, encode, revision)
     if out.exists():
         _same_settings(out, identity, repair)
+        _same_width(out, boundary_width)
     shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
+    boundary = boundary_of(shape, boundary_width)
     if not out.exists():
         _within_budget(plan, budget, yes)
     if confirm is not None and not confirm(plan):
@@ -131,11 +138,11 @@ def record(
     if not out.exists():
         create(
             out,
-            coordinates=coordinates_of(settings, plan, shape),
+            coordinates=coordinates_of(settings, plan, shape, boundary.get("boundary_width")),
             variables=plan.variables,
             chunks=plan.chunks,
             hidden_dtype=plan.hidden_dtype,
-            attributes=attributes_of(name_of(model, pipe), layout, shape, plan, identity),
+            attributes=attributes_of(name_of(model, pipe), layout, shape, plan, identity) | boundary,
         )
     with locked(out, "recording into", RecordingError):
         _run(pipe, layout, settings, shape, plan, out, encode, progress, repair)
@@ -244,6 +251,16 @@ def _same_settings(out: Path, identity: dict[str, Any], repair: bool) -> None:
         raise RecordingError(
             f"{out} holds a recording with other settings ({shown}). It was left as it is. Record with the same settings to "
             "continue it, or choose another --out."
+        )
+
+
+def _same_width(out: Path, width: int | None) -> None:
+    """Refuse to continue a store under another boundary width than was asked for."""
+    there = read_attributes(out).get("boundary_width")
+    if width is not None and width != there:
+        raise RecordingError(
+            f"{out} holds a recording with boundary_width = {there}, not {width}. The width is a label only: leave it out to "
+            f"continue, and read with `workbench.roles.with_roles(recording, {width})`."
         )
 
 

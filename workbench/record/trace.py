@@ -18,6 +18,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from workbench.errors import RecordingError
 from workbench.models.layout import Layout, Stack
 from workbench.record.exchange import Exchange, exchanged, in_terms, modulation_of
+from workbench.record.per_token import denoised_tokens, of_tokens
 from workbench.record.standin import StandIn, in_place_of_transformer
 
 #: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None).
@@ -88,11 +89,13 @@ class TracedTransformer(StandIn):
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         embedding, blocks = self.traced.get(self.layout.embedding_module), self.blocks
-        terms = self.layout.modulation.terms
+        terms, timestep = self.layout.modulation.terms, kwargs["timestep"]
+        denoised = denoised_tokens(timestep)
         with self.traced.trace(*args, **kwargs) as tracer:
             temb = embedding.output
             if self.layout.embedding_output is not None:
                 temb = temb[self.layout.embedding_output]
+            temb = of_tokens(temb, denoised, timestep)
             self.on_call(kwargs, temb, self.context)
             h = blocks[0].entering()
             self.on_state("input", h, None)
@@ -104,6 +107,7 @@ class TracedTransformer(StandIn):
                 if self.exchange is not None and self.exchange.block == block.path:
                     raw = exchanged(block.modulation, raw, self.exchange.raw, self.exchange.what, channels)
                     block.set_conditioning(raw)
+                raw = of_tokens(raw, denoised, timestep)
                 modulation = modulation_of(block.modulation, raw, block.table, channels)
                 self.on_state(block.path, block.leaving(tokens), in_terms(modulation, block.modulation.terms, terms))
             self.on_done()

@@ -80,12 +80,15 @@ class Turns:
         return branch
 
     def _same_step(self, step: int, timestep: torch.Tensor) -> None:
-        got, expected = float(timestep.reshape(-1)[0]), self.shape.timesteps[step] * self.layout.timestep_scale
+        # With a timestep a token, some tokens may have a smaller one than the scheduler's; every row has some with it.
+        rows = timestep.amax(dim=1) if timestep.ndim == 2 else timestep.reshape(-1)[:1]
+        expected = self.shape.timesteps[step] * self.layout.timestep_scale
         # A model in half precision may be given its timestep in it.
         tolerance = 1e-6 if timestep.dtype in (torch.float32, torch.float64, torch.int64) else 1e-2
-        if not np.isclose(got, expected, rtol=tolerance):
+        wrong = [got for got in rows.tolist() if not np.isclose(got, expected, rtol=tolerance)]
+        if wrong:
             raise RecordingError(
-                f"Call {self.calls - 1} of the transformer has timestep {got:g}, the scheduler's list says {expected:g}: "
+                f"Call {self.calls - 1} of the transformer has timestep {wrong[0]:g}, the scheduler's list says {expected:g}: "
                 "the calls can't be told apart safely. Record this pipeline with its own scheduler unchanged."
             )
 

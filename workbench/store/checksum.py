@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from workbench.store.schema import COORDINATES, EXPERIMENT_COORDINATES, PRESENT, VARIABLES
+from workbench.store.schema import COORDINATES, EXPERIMENT_COORDINATES, PRESENT, VARIABLES, VIDEO_COORDINATES
 
 
 def checksum(parts: Mapping[str, np.ndarray], crc: int = 0) -> int:
@@ -30,7 +30,7 @@ def coordinates_checksum(coordinates: Mapping[str, np.ndarray]) -> int:
     """CRC-32 over all coordinates, by name; texts as UTF-8 with a zero byte between."""
     crc = 0
     for name in sorted(coordinates):
-        dtype = (COORDINATES | EXPERIMENT_COORDINATES)[name][1]
+        dtype = (COORDINATES | EXPERIMENT_COORDINATES | VIDEO_COORDINATES)[name][1]
         if dtype == "str":
             crc = zlib.crc32("\0".join(map(str, coordinates[name])).encode(), crc)
         else:

@@ -65,6 +65,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("h_top_channel", (*UNIT, "token", "rank"), "int32", -1, "unit", "channel of the largest |h|"),
     Variable("modulation", (*UNIT, "modulation_term", "channel"), "float32", _NAN, "unit", "AdaLN modulation"),
     Variable("temb", ("sample", "branch", "timestep", "embedding"), "float32", _NAN, "step", "modulation embedding"),
+    Variable("token_timestep", ("sample", "branch", "timestep", "token"), "float32", _NAN, "step", "timestep of the token"),
     Variable("latent_initial", ("sample", "latent_channel", "latent_y", "latent_x"), "float32", _NAN, "sample",
              "initial latents"),
     Variable("latent_final", ("sample", "latent_channel", "latent_y", "latent_x"), "float32", _NAN, "sample",
@@ -106,6 +107,9 @@ EXPERIMENT_COORDINATES: dict[str, tuple[str, str]] = {
     "latent_seed": ("sample", "int64"),
 }
 
+#: Further coordinate of a video whose tokens have roles (`workbench.roles`); its width is the attribute `boundary_width`.
+VIDEO_COORDINATES: dict[str, tuple[str, str]] = {"role": ("token", "str")}
+
 #: Other dimensions that a variable may have: for a video, and where a latent is a row a token.
 OTHER_DIMS: dict[str, tuple[tuple[str, ...], ...]] = dict.fromkeys(
     ("latent_initial", "latent_final"),
@@ -136,7 +140,8 @@ ATTRIBUTES = (
 
 def coordinates_of(attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """The coordinates that a recording with these root attributes has: name → (dimension, dtype)."""
-    return COORDINATES | (EXPERIMENT_COORDINATES if attributes.get("experiment") else {})
+    known = COORDINATES | (EXPERIMENT_COORDINATES if attributes.get("experiment") else {})
+    return known | (VIDEO_COORDINATES if attributes.get("boundary_width") else {})
 
 
 def dims_of(name: str, rank: int) -> tuple[str, ...]:

@@ -1,0 +1,35 @@
+"""Models in which every token has a timestep of its own. B rows of the batch, N tokens.
+
+Image-to-video models give the tokens of the given frame another timestep (mostly 0) than those that are denoised. The
+latter's is the largest of the call and the scheduler's; `temb` and the modulation are recorded for them, because they are
+one a token and would take as much room as the states.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from workbench.errors import RecordingError
+
+
+def denoised_tokens(timestep: torch.Tensor) -> torch.Tensor | None:
+    """First token of every row that has the row's largest timestep, (B,) int64; None where a call has one timestep a row."""
+    return timestep.argmax(dim=1) if timestep.ndim == 2 else None
+
+
+def of_tokens(value: torch.Tensor, tokens: torch.Tensor | None, timestep: torch.Tensor) -> torch.Tensor:
+    """What a row's token has of a value (B, N, …): (B, …); the value itself where there are no such tokens.
+
+    Raises
+    ------
+    RecordingError
+        If the value is not one a token.
+    """
+    if tokens is None:
+        return value
+    if value.ndim < 3 or value.shape[:2] != timestep.shape:
+        raise RecordingError(
+            f"The call has {tuple(timestep.shape)} timesteps (rows, tokens), but what the model makes of them has shape "
+            f"{tuple(value.shape)}: timesteps of this kind can't be recorded."
+        )
+    return value[torch.arange(len(value), device=value.device), tokens.to(value.device)]

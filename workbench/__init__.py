@@ -18,6 +18,7 @@ _VERBS = {
     "locate": "workbench.analysis.locate",
     "modulation": "workbench.analysis.modulation",
     "causal": "workbench.analysis.causal",
+    "hierarchy": "workbench.analysis.hierarchy",
     "disrupt": "workbench.sampling.disrupt",
     "disruption": "workbench.analysis.disruption",
     "sweep": "workbench.sampling.sweep",

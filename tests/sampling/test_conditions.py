@@ -24,8 +24,7 @@ from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
 from tests.planted import planted_pipeline
 from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from tests.tiny_flux2 import SIZE, encode_flux2, tiny_flux2
-from tests.tiny_wan import encode_wan, tiny_wan
-from workbench.errors import StoreError, UnsupportedModelError, WorkbenchError
+from workbench.errors import StoreError, WorkbenchError
 from workbench.sampling.baselines import baseline_conditions
 from workbench.sampling.condition_store import intact_images
 from workbench.sampling.conditions import Condition, duration, open_conditions, run_conditions
@@ -406,16 +405,6 @@ def test_damaged_images_are_not_handed_out(run: xr.Dataset, tmp_path: Path) -> N
     file.write_bytes(written[:100])
     with pytest.raises(StoreError, match="can't be read"):
         intact_images(data, "plain")
-
-
-def test_videos_are_refused_before_anything_is_generated(tmp_path: Path) -> None:
-    wan = tiny_wan()
-    wan.transformer.register_forward_pre_hook(lambda *_: pytest.fail("it was run"))
-    with pytest.raises(UnsupportedModelError, match="WanPipeline makes videos"):
-        run_conditions(wan, PLAIN, out=tmp_path / "run", encode=encode_wan, **SMALL)
-    with pytest.raises(UnsupportedModelError, match="WanPipeline makes videos"):
-        sample(wan, encode=encode_wan, **SMALL)
-    assert not (tmp_path / "run").exists()
 
 
 def test_packed_latents_are_kept_a_row_a_token(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from workbench.models import Encode, fingerprint, layout_for, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import AUTO, measured
 from workbench.sampling.over import located
-from workbench.sampling.sampler import check_numbers, defaults
+from workbench.sampling.sampler import check_images, check_numbers, defaults
 from workbench.sampling.sweep import settings_of, steered, study, unsteered
 from workbench.steering.check import check
 from workbench.steering.spec import DetailGuidanceSpec, load_spec
@@ -102,6 +102,7 @@ strict, progress, limit_s, yes
     steps, scale = defaults(base, steps, guidance_scale)
     check_numbers(steps, scale, batch_size, ("cfg",))
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
+    check_images(pipe)
     if recording is not None:
         same_model(recording, fingerprint(pipe), "the recording", "the model that is compared")
     chosen, lacking = baseline_conditions(

@@ -13,7 +13,9 @@ Legend: S videos, F frames, K features.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ import numpy.typing as npt
 from scipy.fft import dct  # type: ignore[import-untyped, unused-ignore]
 
 from workbench.errors import WorkbenchError
-from workbench.sampling.spectrum import BAND_EDGES, BANDS, POWER_FLOOR, luma, power_by_band
+from workbench.sampling.spectrum import BAND_EDGES, BANDS, POWER_FLOOR, REFERENCE_BYTES, luma, power_by_band
 from workbench.sampling.temporal import VIDEO_MEASURES
 
 Array = npt.NDArray[Any]
@@ -181,6 +183,26 @@ def own_clip_distance(video_FYX3: Array, prompt: str, reference: Mapping[str, An
     _, spread_K, usable_K = reference_arrays(reference)
     score_K = (features(video_FYX3) - np.asarray(own, dtype=float))[usable_K] / spread_K[usable_K]
     return float(np.sqrt((score_K**2).mean()))
+
+
+def read_reference(path: Path) -> dict[str, Any]:
+    """Read what `clip_statistics` returned, written as JSON.
+
+    Raises
+    ------
+    WorkbenchError
+        If it can't be read, is too large, or is none.
+    """
+    try:
+        if path.stat().st_size > REFERENCE_BYTES:
+            raise WorkbenchError(f"{path} has more than {REFERENCE_BYTES} bytes; a reference is smaller.")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkbenchError(f"{path} can't be read as statistics of clips: {error}.") from error
+    if not isinstance(found, dict):
+        raise WorkbenchError(f"{path} holds no statistics of clips; write those of `clip_statistics(videos)` there.")
+    reference_arrays(found)
+    return found
 
 
 def fits(video_FYX3: Array, reference: Mapping[str, Any]) -> bool:

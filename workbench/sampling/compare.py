@@ -1,10 +1,13 @@
-"""Compare modes sample by sample: a table of numbers, paired differences with intervals, and a labelled grid."""
+"""Compare modes sample by sample: a table of numbers, paired differences with intervals, and a labelled grid.
+
+Videos are compared as images are, by the measures of `workbench.sampling.temporal`; their grid is in `compare_video`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,12 @@ from workbench.analysis import inference
 from workbench.errors import WorkbenchError
 from workbench.sampling.measures import MEASURES, low_pass_similarity
 from workbench.sampling.result import SampleResult
+from workbench.sampling.temporal import VIDEO_MEASURES, video_similarity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAIRS = (("cfg", "plain"), ("dg", "plain"), ("cfg+dg", "cfg"))
+PAIRS = (("cfg", "plain"), ("dg", "plain"), ("cfg+dg", "cfg"), ("stas", "plain"), ("cfg+stas", "cfg"))
 """Which mode is compared with which: each is the other with one guidance more."""
 
 REFERENCES = ("cfg", "plain")
@@ -35,7 +39,8 @@ class Comparison:
     Attributes
     ----------
     table : DataFrame
-        One row per image: sample, prompt, seed, mode, and a column per measure (units: `workbench.sampling.measures`);
+        One row per image or video: sample, prompt, seed, mode, and a column per measure (units: `workbench.sampling.measures`,
+        of a video `workbench.sampling.video_measures`);
         `low_pass_similarity` is to the same sample in the mode named in ``table.attrs["reference"]``.
     differences : DataFrame
         One row per pair of modes and measure: mode, against, measure, n (replicates), `replicate` (what they are),
@@ -80,14 +85,15 @@ def compare(result: SampleResult, *, confidence: float = 0.95, resamples: int = 
         The same result gives the same numbers.
     """
     table = image_table(result)
+    measures, similarity = measures_of(result)
     samples = len(result.prompts)
     wide = table.pivot(index="sample", columns="mode")
     rows = []
     for mode, against in PAIRS:
         if mode not in result.modes or against not in result.modes:
             continue
-        pairs = {name: (wide[name][mode].to_numpy(), wide[name][against].to_numpy()) for name in MEASURES}
-        similar = [low_pass_similarity(a, b) for a, b in zip(result.of(mode), result.of(against), strict=True)]
+        pairs = {name: (wide[name][mode].to_numpy(), wide[name][against].to_numpy()) for name in measures}
+        similar = [similarity(a, b) for a, b in zip(result.of(mode), result.of(against), strict=True)]
         pairs["low_pass_similarity"] = np.array(similar), np.ones(samples)
         for measure, both in pairs.items():
             # Columns: the first mode, the second, their difference; rows: samples, then replicates.
@@ -106,8 +112,16 @@ def compare(result: SampleResult, *, confidence: float = 0.95, resamples: int = 
     return Comparison(table, differences)
 
 
+def measures_of(
+    result: SampleResult,
+) -> tuple[Mapping[str, Callable[[Any], float]], Callable[[Any, Any], float]]:
+    """Measures of one image or video alone by name, and the similarity of two."""
+    return (VIDEO_MEASURES, video_similarity) if result.video else (MEASURES, low_pass_similarity)
+
+
 def image_table(result: SampleResult) -> pd.DataFrame:
-    """Return the measures of every image, one row an image; see `Comparison`."""
+    """Return the measures of every image or video, one row each; see `Comparison`."""
+    measures, similarity = measures_of(result)
     reference = next((mode for mode in REFERENCES if mode in result.modes), result.modes[0])
     rows = []
     for i, (prompt, seed) in enumerate(zip(result.prompts, result.seeds, strict=True)):
@@ -119,8 +133,8 @@ def image_table(result: SampleResult) -> pd.DataFrame:
                     "prompt": prompt,
                     "seed": seed,
                     "mode": mode,
-                    **{name: measure(image) for name, measure in MEASURES.items()},
-                    "low_pass_similarity": low_pass_similarity(image, result.of(reference)[i]),
+                    **{name: measure(image) for name, measure in measures.items()},
+                    "low_pass_similarity": similarity(image, result.of(reference)[i]),
                 }
             )
     table = pd.DataFrame(rows)
@@ -130,6 +144,8 @@ def image_table(result: SampleResult) -> pd.DataFrame:
 
 def comparison_figure(result: SampleResult, *, samples: Sequence[int] | None = None, inches: float = 1.5) -> Figure:
     """Draw samples as rows and modes as columns, every image whole and at one scale.
+
+    Of videos a row is one sample in one mode, and the columns are frames (`compare_video.video_figure`).
 
     Parameters
     ----------
@@ -147,6 +163,10 @@ def comparison_figure(result: SampleResult, *, samples: Sequence[int] | None = N
     """
     from matplotlib.figure import Figure
 
+    if result.video:
+        from workbench.sampling.compare_video import video_figure
+
+        return video_figure(result, samples=samples, words=caption(result))
     rows = list(range(len(result.prompts)) if samples is None else samples)
     height, width = result.images.shape[2:4]
     image_x, image_y = inches, inches * height / width
@@ -197,6 +217,8 @@ def caption(result: SampleResult) -> str:
     settings = result.settings
     size = f"{settings['width']} × {settings['height']} px"
     first = f"{settings['steps']} steps, {size}, {settings['dtype']}; columns start from the same noise"
+    if settings.get("num_frames"):
+        first = first.replace(" px,", f" px, {settings['num_frames']} frames,").replace("columns", "modes")
     spec = settings.get("spec")
     if not spec:
         return first
@@ -208,4 +230,10 @@ def caption(result: SampleResult) -> str:
         else f", {window['unit']} {window['low']:g} to {window['high']:g}"
     )
     plural = "s" if len(spec["channels"]) > 1 else ""
+    if spec.get("method") == "stas":
+        layers = ", ".join(map(str, spec["layers"][:4])) + (", …" if len(spec["layers"]) > 4 else "")
+        done = "zeroed" if spec["action"] == "zero" else f"{spec['action']}ed".replace("eed", "ed")
+        roles = [role for role in ("first", "boundary", "interior") if spec.get(f"alpha_{role}") is not None]
+        passes = " and ".join(spec["branches"])
+        return f"{first}\nSTAS: channel{plural} {channels} {done} after {layers}, tokens {', '.join(roles)}, {passes}{where}"
     return f"{first}\nDG: channel{plural} {channels} zeroed before {spec['layer']}{where}"

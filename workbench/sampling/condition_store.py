@@ -4,8 +4,8 @@
 
     out/                      attributes: format, settings (what every condition shares), prompts and seeds
       plain/                  one group a condition; attributes: name, factors, identity
-        image                 (sample, y, x, rgb) uint8
-        latent_final          (sample, latent_channel, latent_y, latent_x) float32
+        image                 (sample, y, x, rgb) uint8, of videos (sample, video_frame, y, x, rgb)
+        latent_final          (sample, latent_channel, latent_y, latent_x) float32, of videos with latent_frame
         seconds, finite       (sample)
         <reports>             (sample) float64, what the condition measured of itself
         marker                (sample) 2³² + CRC-32 of image and latents, 0 = absent
@@ -248,7 +248,7 @@ def intact_images(run: xr.Dataset, name: str) -> np.ndarray:
 
     Returns
     -------
-    array of uint8, (sample, y, x, rgb)
+    array of uint8, (sample, y, x, rgb) or (sample, video_frame, y, x, rgb)
 
     Raises
     ------

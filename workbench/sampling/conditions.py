@@ -98,12 +98,13 @@ def run_conditions(
     batch_size: int = 8,
     height: int | None = None,
     width: int | None = None,
+    num_frames: int | None = None,
     encode: Encode | None = None,
     progress: bool = True,
     limit_s: float = 3600.0,
     yes: bool = False,
 ) -> xr.Dataset:
-    """Generate every sample under every condition, and keep what is done.
+    """Generate every sample under every condition, and keep what is done: images, or all frames of videos.
 
     A condition's images are those of `workbench.sample` with the same batch size, bit for bit. What is stored already, and is
     still what was written, is not run again; a kill loses at most the batch that was running. Samples whose latents are not finite are kept as such
@@ -121,7 +122,7 @@ def run_conditions(
         Denoising steps.
     out : str or Path
         Folder of the results; of an earlier call with the same settings, or a new one.
-    batch_size, height, width, encode, progress
+    batch_size, height, width, num_frames, encode, progress
         As in `workbench.sample`.
     limit_s : float
         Seconds. If the estimate after the first batch is above it, and `yes` is False, the run stops there.
@@ -138,8 +139,6 @@ def run_conditions(
     WorkbenchError
         If there are no conditions, two of one name, the pipeline is being steered already, or it would take longer than
         `limit_s`.
-    UnsupportedModelError
-        If the pipeline makes videos.
     StoreError
         If the folder was made with other settings, can't be written, or another process is writing to it.
     """
@@ -150,7 +149,7 @@ def run_conditions(
     if not limit_s >= 0:
         raise WorkbenchError(f"limit_s = {limit_s} is no limit; give seconds, or float('inf') for none.")
     check_pipeline(pipe)
-    size: dict[str, Any] = {"height": height, "width": width}
+    size: dict[str, Any] = {"height": height, "width": width, "num_frames": num_frames}
     settings = run_settings(pipe, samples, steps=steps, batch_size=batch_size, **size, encode=encode)
     store = ConditionStore(out, settings=settings, samples=samples, batch_size=batch_size)
     with locked(store.path, "generating into"):
@@ -214,6 +213,7 @@ def run_settings(
     batch_size: int,
     height: int | None,
     width: int | None,
+    num_frames: int | None = None,
     encode: Encode | None,
 ) -> dict[str, Any]:
     """Everything that decides the numbers of all conditions, JSON-able."""
@@ -231,6 +231,8 @@ def run_settings(
         "batch_size": batch_size,
         "height": height,
         "width": width,
+        # Only where there is one, so that what is said of a run of images stays what it was.
+        **({} if num_frames is None else {"num_frames": num_frames}),
         "components": component_hashes(pipe, encode),
         "embeddings": embedding_hash(encode, prompts),
         "versions": {name: _version(name) for name in ("dit-workbench", "torch", "diffusers", "transformers")},

@@ -1,7 +1,7 @@
 """Run the disruptions of a model from paired seeds, and measure what each of them changes in the images.
 
 The design, if nothing else is asked: every layer in turn over the whole trajectory, and the layer nearest to half the depth
-in three windows of the noise level; at each, the massive channels and the controls of `workbench.steering.disruption`. Not
+in three windows of the noise level; at each, the massive channels and the controls of `workbench.steering.control_channels`. Not
 the full product of layers and windows, which would take several times as long; `product=True` asks for it.
 """
 
@@ -25,6 +25,7 @@ from workbench.models import Encode, fingerprint, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import measured
 from workbench.sampling.measures import image_measures
+from workbench.sampling.sampler import check_images
 from workbench.sampling.semantic import (
     judge_folder,
     load_clip,
@@ -33,7 +34,8 @@ from workbench.sampling.semantic import (
     named_by_store,
     study_prompts,
 )
-from workbench.steering.disruption import DRAWN, EVERYWHERE, KINDS, MATCHED, Branches, Disruption, Norms, channel_sets
+from workbench.steering.control_channels import DRAWN, KINDS, channel_sets
+from workbench.steering.disruption import EVERYWHERE, MATCHED, Branches, Disruption, Norms
 from workbench.steering.windows import THIRDS
 
 PLAIN = "none"
@@ -241,6 +243,7 @@ def disrupt(
     found = plan_disruption(recording, guidance_scale=guidance_scale, **plan)
     count = int(_of_recording(recording, "steps", steps))
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
+    check_images(pipe)
     identity = fingerprint(pipe)
     same_model(recording, identity, "the recording", "the model that is disrupted")
     name = str(recording.attrs.get("model_name", ""))

@@ -1,4 +1,4 @@
-"""What the sampler returns: images with everything that is needed to make them again."""
+"""What the sampler returns: images or videos with everything that is needed to make them again."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
+from workbench.sampling.video_files import FPS, save_video
 
 MODES = {
     "plain": "conditional prediction alone",
     "cfg": "classifier-free guidance (CFG)",
     "dg": "Detail Guidance (DG) without CFG",
     "cfg+dg": "CFG and DG",
+    "stas": "STAS without CFG",
+    "cfg+stas": "CFG and STAS",
 }
 """Modes of the sampler, and what they are."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleResult:
-    """Images of one run.
+    """Images or videos of one run.
 
     Attributes
     ----------
-    images : array of uint8, (mode, sample, y, x, rgb)
-    latents : array of float32, (mode, sample, channel, y, x)
+    images : array of uint8, (mode, sample, y, x, rgb), or (mode, sample, frame, y, x, rgb) of videos
+    latents : array of float32, (mode, sample, channel, y, x), or (mode, sample, channel, frame, y, x)
         Final latents, before decoding; (mode, sample, token, channel) where the pipeline packs them.
     modes : tuple of str
         Of `MODES`, along the first axis.
@@ -46,8 +49,13 @@ class SampleResult:
     seeds: tuple[int, ...]
     settings: dict[str, Any]
 
+    @property
+    def video(self) -> bool:
+        """Whether these are videos."""
+        return self.images.ndim == 6
+
     def of(self, mode: str) -> npt.NDArray[np.uint8]:
-        """Return the images of one mode, (sample, y, x, rgb)."""
+        """Return the images or videos of one mode, (sample, ..., y, x, rgb)."""
         if mode not in self.modes:
             raise WorkbenchError(f"there are no images of mode {mode!r}; there are {', '.join(self.modes)}.")
         images: npt.NDArray[np.uint8] = self.images[self.modes.index(mode)]
@@ -56,11 +64,20 @@ class SampleResult:
     def title(self, mode: str) -> str:
         """Return a short label of a mode with its numbers, for a column of a grid."""
         spec = self.settings.get("spec") or {}
-        scale, weight = f"CFG s={self.settings['guidance_scale']:g}", f"DG w={spec.get('weight', 0):g}"
-        return {"plain": "plain", "cfg": scale, "dg": weight, "cfg+dg": f"{scale} + {weight}"}[mode]
+        scale, weight = f"CFG s={self.settings['guidance_scale']:g}", spec.get("weight", 0)
+        alphas = [spec.get(f"alpha_{role}") for role in ("first", "boundary")]
+        steered = {
+            "dg": f"DG w={weight:g}" if isinstance(weight, (int, float)) else "DG, w by noise level",
+            "stas": f"STAS α={'/'.join('–' if alpha is None else f'{alpha:g}' for alpha in alphas)}",
+        }
+        parts = [scale if part == "cfg" else steered.get(part, part) for part in mode.split("+")]
+        return " + ".join(parts)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write one PNG an image and `settings.json`.
+    def save(self, folder: str | Path, *, overwrite: bool = False, fps: float = FPS) -> Path:
+        """Write one PNG an image and `settings.json`; of a video its frames in one PNG, and an animated WebP.
+
+        Both are lossless. The PNG holds every frame (`workbench.sampling.video_files.frames_of` takes it apart again); a WebP shows
+        equal frames in a row as one that lasts longer.
 
         Parameters
         ----------
@@ -68,6 +85,8 @@ class SampleResult:
             Made if it isn't there.
         overwrite : bool
             Write into a folder that has a `settings.json` already.
+        fps : float
+            Frames a second that the WebP plays at.
 
         Returns
         -------
@@ -94,8 +113,12 @@ class SampleResult:
                     # The running number keeps two prompts apart that differ only in what a file name can't hold.
                     stem = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40]
                     name = f"{i:03d}_{stem}_seed{seed}_{mode.replace('+', '-')}.png"
-                    Image.fromarray(self.images[m, i]).save(folder / name)
-                    files.append({"file": name, "mode": mode, "prompt": prompt, "seed": seed})
+                    row: dict[str, Any] = {"file": name, "mode": mode, "prompt": prompt, "seed": seed}
+                    if self.video:
+                        row["animation"] = save_video(self.images[m, i], folder / name, fps=fps).name
+                    else:
+                        Image.fromarray(self.images[m, i]).save(folder / name)
+                    files.append(row)
             text = json.dumps({"settings": self.settings, "images": files}, indent=2, ensure_ascii=False) + "\n"
             (folder / "settings.json").write_text(text, encoding="utf-8")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The bundled sampler: the same prompts and seeds through a stock pipeline, with and without CFG and DG."""
+"""The bundled sampler: the same prompts and seeds through a stock pipeline, with and without CFG, DG and STAS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ from workbench.models import (
 from workbench.progress import Progress
 from workbench.sampling.result import MODES, SampleResult
 from workbench.steering.attach import apply
-from workbench.steering.spec import DetailGuidanceSpec, load_spec
+from workbench.steering.spec import DetailGuidanceSpec, StasSpec, load_spec
+
+Steering = DetailGuidanceSpec | StasSpec
+"""Specs that a mode can apply."""
+
+STEERED: dict[str, type[Steering]] = {"dg": DetailGuidanceSpec, "stas": StasSpec}
+"""Part of a mode's name → the spec that it applies."""
 
 
 def sample(
@@ -34,11 +40,13 @@ def sample(
     seeds: int | Sequence[int] = 0,
     steps: int | None = None,
     guidance_scale: float | None = None,
-    spec: DetailGuidanceSpec | str | Path | None = None,
-    modes: str | Sequence[str] = ("cfg",),
+    spec: Steering | str | Path | None = None,
+    modes: str | Sequence[str] | None = None,
+    compare: bool = False,
     batch_size: int = 4,
     height: int | None = None,
     width: int | None = None,
+    num_frames: int | None = None,
     encode: Encode | None = None,
     strict: bool = True,
     progress: bool = True,
@@ -60,14 +68,19 @@ def sample(
         Denoising steps. Default: what the spec recommends, else 20.
     guidance_scale : float, optional
         s, of the modes with CFG. Default: what the spec recommends, else 4.
-    spec : DetailGuidanceSpec or path, optional
-        Needed by the modes with ``dg``.
-    modes : str or sequence of str
-        ``plain`` (the conditional prediction alone), ``cfg``, ``dg`` (Detail Guidance without CFG), ``cfg+dg``.
+    spec : DetailGuidanceSpec, StasSpec or path, optional
+        Needed by the modes with ``dg`` or ``stas``, whichever it is of.
+    modes : str or sequence of str, optional
+        ``plain`` (the conditional prediction alone), ``cfg``, ``dg`` (Detail Guidance without CFG), ``cfg+dg``, ``stas``,
+        ``cfg+stas``. Default: ``cfg``.
+    compare : bool
+        All modes there are: without and with CFG, each without and, if there is a spec, with it. In place of `modes`.
     batch_size : int
         Samples generated together. Kernels may round differently at another batch size.
     height, width : int, optional
         Pixels. Default: the pipeline's own.
+    num_frames : int, optional
+        Of a video. Default: the pipeline's own.
     encode : callable, optional
         ``encode(prompts)`` returns the pipeline's arguments (embeddings) in place of the texts.
     strict : bool
@@ -78,20 +91,22 @@ def sample(
     Returns
     -------
     SampleResult
-        Images (mode, sample, y, x, rgb), latents, and what they were made with.
+        Images (mode, sample, y, x, rgb) or videos (mode, sample, frame, y, x, rgb), latents, and what they were made with.
 
     Raises
     ------
     WorkbenchError
         If prompts, seeds or modes are missing, given twice or unknown, the result is not finite, or the pipeline is being
         steered already.
-    UnsupportedModelError
-        If the pipeline makes videos.
     SpecError
-        If a mode needs a spec and there is none, or the spec is not for this model.
+        If a mode needs a spec and there is none, or one of another method, or the spec is not for this model.
     """
-    names, texts, numbers = _modes(modes), distinct_prompts(prompts), distinct_seeds(seeds)
-    chosen = _spec(spec, names)
+    loaded: Any = load_spec(spec) if isinstance(spec, (str, Path)) else spec
+    if compare and modes is not None:
+        raise WorkbenchError(f"compare=True takes all modes; leave modes={modes!r} out, or compare.")
+    names = all_modes(loaded) if compare else _modes("cfg" if modes is None else modes)
+    texts, numbers = distinct_prompts(prompts), distinct_seeds(seeds)
+    chosen = _spec(loaded, names)
     steps, guidance_scale = defaults(chosen, steps, guidance_scale)
     check_numbers(steps, guidance_scale, batch_size, names)
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
@@ -100,7 +115,7 @@ def sample(
 
     def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
         scale = guidance_scale if "cfg" in mode else 1.0
-        size = {"height": height, "width": width}
+        size = {"height": height, "width": width, "num_frames": num_frames}
         arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
         return generate(pipe, arguments, bar.advance)
 
@@ -127,16 +142,21 @@ def sample(
             "steps": steps,
             "guidance_scale": guidance_scale,
             "batch_size": batch_size,
-            "height": images.shape[2],
-            "width": images.shape[3],
+            "height": images.shape[-3],
+            "width": images.shape[-2],
+            **({"num_frames": images.shape[2]} if images.ndim == 6 else {}),
             "spec": chosen.model_dump(mode="json", exclude={"evidence"}) if chosen else None,
         },
     )
 
 
-def defaults(
-    spec: DetailGuidanceSpec | None, steps: int | None = None, guidance_scale: float | None = None
-) -> tuple[int, float]:
+def all_modes(spec: Steering | None) -> tuple[str, ...]:
+    """Every mode that can be had with this spec."""
+    tags = [tag for tag, kind in STEERED.items() if isinstance(spec, kind)]
+    return ("plain", "cfg", *tags, *(f"cfg+{tag}" for tag in tags))
+
+
+def defaults(spec: Steering | None, steps: int | None = None, guidance_scale: float | None = None) -> tuple[int, float]:
     """Return steps and CFG scale: what is given, else what the spec recommends, else 20 and 4."""
     recommended = spec.recommended if spec else None
     if guidance_scale is None:
@@ -147,12 +167,17 @@ def defaults(
 
 
 @contextlib.contextmanager
-def _steered(mode: str, spec: DetailGuidanceSpec | None, pipe: Any, strict: bool) -> Iterator[None]:
-    if "dg" in mode and spec is not None:
+def _steered(mode: str, spec: Steering | None, pipe: Any, strict: bool) -> Iterator[None]:
+    if method_of(mode) and spec is not None:
         with apply(spec, pipe, strict=strict):
             yield
     else:
         yield
+
+
+def method_of(mode: str) -> str:
+    """Which of `STEERED` a mode applies; empty for none."""
+    return next((part for part in mode.split("+") if part in STEERED), "")
 
 
 @contextlib.contextmanager
@@ -169,16 +194,19 @@ def silent(pipe: Any) -> Iterator[None]:
             del pipe._progress_bar_config
 
 
-def _spec(spec: DetailGuidanceSpec | str | Path | None, modes: tuple[str, ...]) -> DetailGuidanceSpec | None:
-    loaded = load_spec(spec) if isinstance(spec, (str, Path)) else spec
-    if loaded is not None and not isinstance(loaded, DetailGuidanceSpec):
-        raise SpecError(f"a {type(loaded).__name__} is no Detail Guidance spec; load one with `load_spec(path)`.")
-    if loaded is None and any("dg" in mode for mode in modes):
-        raise SpecError(
-            f"the modes {', '.join(mode for mode in modes if 'dg' in mode)} need a spec. Derive one with `workbench "
-            "derive dg STORE --out spec.json` and pass it as spec=."
-        )
-    return loaded
+def _spec(spec: Any, modes: tuple[str, ...]) -> Steering | None:
+    if spec is not None and not isinstance(spec, DetailGuidanceSpec | StasSpec):
+        raise SpecError(f"a {type(spec).__name__} is no spec that can be applied; load one with `load_spec(path)`.")
+    for mode in modes:
+        tag = method_of(mode)
+        if tag and spec is None:
+            raise SpecError(
+                f"the mode {mode} needs a spec. Derive one with `workbench derive {tag} STORE --out spec.json` and pass it as spec=."
+            )
+        if tag and not isinstance(spec, STEERED[tag]):
+            valid = ", ".join(all_modes(spec))
+            raise SpecError(f"the mode {mode} needs another spec than a {type(spec).__name__}; with this one: {valid}.")
+    return spec
 
 
 def _modes(modes: str | Sequence[str]) -> tuple[str, ...]:
@@ -222,15 +250,28 @@ def _each_once(what: str, values: Sequence[Any]) -> None:
 
 
 def check_pipeline(pipe: Any) -> None:
-    """Raise WorkbenchError if a pipeline gives no images, or not those of the plain model."""
-    if layout_for(pipe).latents == "video":
-        raise UnsupportedModelError(
-            f"{type(pipe).__name__} makes videos; what is sampled, measured and compared here is single images. Record it "
-            "(`workbench record`), or give a pipeline of images."
-        )
+    """Raise WorkbenchError if a pipeline gives no images or videos, or not those of the plain model."""
     if getattr(pipe, "vae", None) is None:
         raise WorkbenchError("the pipeline has no VAE, so there would be no images; load the whole pipeline.")
     refuse_altered(pipe, "images")
+
+
+def check_images(pipe: Any) -> None:
+    """Raise UnsupportedModelError if a pipeline makes videos, for what measures single pictures."""
+    if layout_for(pipe).latents == "video":
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} makes videos, and what is tried out here is measured on single pictures. Give a pipeline of "
+            "images; for videos there are `workbench.sample` and `workbench.stas_trial`."
+        )
+
+
+def check_videos(pipe: Any) -> None:
+    """Raise UnsupportedModelError if a pipeline makes no videos."""
+    if layout_for(pipe).latents != "video":
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} makes images, and what is tried out here has frames. Give a pipeline of videos, such as a "
+            "WanPipeline."
+        )
 
 
 def check_numbers(steps: int, scale: float, batch_size: int, modes: Sequence[str]) -> None:
@@ -239,7 +280,7 @@ def check_numbers(steps: int, scale: float, batch_size: int, modes: Sequence[str
         raise WorkbenchError(f"steps = {steps} and batch_size = {batch_size} must be at least 1.")
     if any("cfg" in mode for mode in modes) and not 1 < scale < float("inf"):
         raise WorkbenchError(
-            f"guidance_scale = {scale} is no CFG: that needs more than 1. For no CFG, use the modes plain and dg."
+            f"guidance_scale = {scale} is no CFG: that needs more than 1. For no CFG, use the modes plain, dg and stas."
         )
 
 

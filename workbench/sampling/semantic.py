@@ -112,16 +112,17 @@ class Judge:
 def judge_folder(model: str | Path) -> Path | None:
     """Folder of judge, reference and study prompts for `model`; None if there is none.
 
-    `model` is an embedded model's name, the folder of an embedded model, or itself such a folder.
+    `model` is an embedded model's name, the folder of an embedded model, or itself such a folder. An embedded model without a
+    judge may have reference and study prompts in its own folder.
     """
     name = str(model)
     if name in JUDGES:
         return JUDGES[name] if JUDGES[name].is_dir() else None
-    path = Path(model).expanduser()
+    path = EMBEDDED[name] if name in EMBEDDED else Path(model).expanduser()
     if not path.is_dir():
         return None
     embedded = {folder.resolve(): name for name, folder in EMBEDDED.items()}
-    if path.resolve() in embedded:
+    if embedded.get(path.resolve()) in JUDGES:
         return judge_folder(embedded[path.resolve()])
     return path if any((path / file).is_file() for file in (JUDGE, REFERENCE, PROMPTS)) else None
 
@@ -162,6 +163,20 @@ def load_reference(model: str | Path) -> Reference | None:
     """Load the band power of the training pictures of `model` (see `judge_folder`); None if there is none."""
     folder = judge_folder(model)
     return Reference.read(folder / REFERENCE) if folder and (folder / REFERENCE).is_file() else None
+
+
+def load_clip_reference(model: str | Path) -> dict[str, Any] | None:
+    """Load the statistics of the training clips of `model` (`clip_statistics`, in `reference.json`); None if there are none.
+
+    Raises
+    ------
+    WorkbenchError
+        If there are some but they can't be read.
+    """
+    from workbench.sampling.clip_statistics import read_reference
+
+    folder = judge_folder(model)
+    return read_reference(folder / REFERENCE) if folder and (folder / REFERENCE).is_file() else None
 
 
 def study_prompts(model: str | Path) -> tuple[str, ...]:

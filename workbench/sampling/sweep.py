@@ -18,7 +18,7 @@ from workbench.models import Encode, fingerprint, load_pipeline
 from workbench.sampling.conditions import Condition, run_conditions
 from workbench.sampling.measured import AUTO, measured
 from workbench.sampling.over import combinations, listed, short
-from workbench.sampling.sampler import check_numbers, defaults
+from workbench.sampling.sampler import check_images, check_numbers, defaults
 from workbench.steering.attach import apply
 from workbench.steering.check import check
 from workbench.steering.detail_guidance import METHOD_VERSION
@@ -107,6 +107,7 @@ def sweep(
     steps, scale = defaults(base, steps, guidance_scale)
     check_numbers(steps, scale, batch_size, (modes,) if isinstance(modes, str) else modes)
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
+    check_images(pipe)
     if recording is not None:
         same_model(recording, fingerprint(pipe), "the recording", "the model that is swept")
     chosen = sweep_conditions(

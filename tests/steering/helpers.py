@@ -46,6 +46,25 @@ def make_spec(pipe: Any, **changes: Any) -> DetailGuidanceSpec:
     return DetailGuidanceSpec.create(**fields(model={"family": "sd3", **fingerprint(pipe)}, **changes))
 
 
+def state_of(pipe: Any) -> dict[str, Any]:
+    """Every attribute of every module, by identity; what a hook could have left behind."""
+    state: dict[str, Any] = {}
+    for name, module in pipe.transformer.named_modules():
+        for key, value in vars(module).items():
+            state[f"{name}.{key}"] = dict(value) if isinstance(value, dict) else value
+    return state
+
+
+def assert_untouched(pipe: Any, before: dict[str, Any]) -> None:
+    after = state_of(pipe)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        assert after[key] is value or isinstance(value, dict), key
+        if isinstance(value, dict):
+            assert after[key].keys() == value.keys(), key
+            assert all(after[key][name] is item for name, item in value.items()), key
+
+
 @torch.no_grad()
 def plain_detail_guidance(
     pipe: Any,

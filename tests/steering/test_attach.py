@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.steering.helpers import make_spec, plain_detail_guidance
+from tests.steering.helpers import assert_untouched, make_spec, plain_detail_guidance, state_of
 from workbench.steering.attach import apply
 from workbench.steering.partial import EditHook
 from workbench.steering.spec import DetailGuidanceSpec
@@ -96,25 +96,6 @@ def test_idle_is_bit_identical_and_free(pipe, scale, changes) -> None:
         idle = generate(pipe, scale=scale)
     assert torch.equal(idle, plain)
     assert (attached.calls, attached.degraded_passes) == (STEPS, 0)
-
-
-def state_of(pipe: Any) -> dict[str, Any]:
-    """Every attribute of every module, by identity; what a hook could have left behind."""
-    state: dict[str, Any] = {}
-    for name, module in pipe.transformer.named_modules():
-        for key, value in vars(module).items():
-            state[f"{name}.{key}"] = dict(value) if isinstance(value, dict) else value
-    return state
-
-
-def assert_untouched(pipe: Any, before: dict[str, Any]) -> None:
-    after = state_of(pipe)
-    assert after.keys() == before.keys()
-    for key, value in before.items():
-        assert after[key] is value or isinstance(value, dict), key
-        if isinstance(value, dict):
-            assert after[key].keys() == value.keys(), key
-            assert all(after[key][name] is item for name, item in value.items()), key
 
 
 def test_detached_is_as_before(pipe, spec) -> None:

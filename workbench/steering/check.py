@@ -101,7 +101,7 @@ def _check_layers(layers: tuple[str, ...], transformer: Any, layout: Layout) -> 
 
 
 def _check_channels(channels: tuple[int, ...], transformer: Any) -> None:
-    width = int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
+    width = width_of(transformer)
     outside = [channel for channel in channels if channel >= width]
     if outside:
         raise SpecError(
@@ -131,6 +131,11 @@ def _check_hooks(transformer: Any) -> None:
         raise UnsupportedModelError(
             "the transformer runs under context parallelism, which splits the tokens; turn it off."
         )
+
+
+def width_of(transformer: Any) -> int:
+    """Number of channels of the hidden state; no attribute but these is common to the families."""
+    return int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
 
 
 def _line(reference: dict[str, Any]) -> str:

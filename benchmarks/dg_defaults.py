@@ -22,7 +22,8 @@ from workbench.analysis.sweep import sweep as analyse
 from workbench.analysis.sweep import table
 from workbench.figures import registry, style
 from workbench.models import load_pipeline
-from workbench.sampling.sweep import study, sweep
+from workbench.sampling.options import study
+from workbench.sampling.sweep import sweep
 from workbench.steering.derive import derive_dg
 
 PROMPTS = ["red apple", "dog face", "blue heart", "pizza", "grinning face", "rocket", "sunflower", "penguin"]

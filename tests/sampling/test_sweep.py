@@ -154,7 +154,7 @@ def test_long_names_are_cut_and_still_differ(pipe: Any, spec: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"over": {}}, WorkbenchError, "can't sweep over nothing; name one or more of .*layer.*channels.*weight"),
+        ({"over": {}}, WorkbenchError, "can't sweep over nothing; name one or more of .*channels.*layer.*weight"),
         ({"over": {"wheight": [1]}}, WorkbenchError, r"can't sweep over \['wheight'\]"),
         ({"over": {"evidence": [1]}}, WorkbenchError, "can't sweep over"),
         ({"over": {"weight": []}}, WorkbenchError, "no value for 'weight'"),

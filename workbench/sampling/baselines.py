@@ -18,17 +18,16 @@ from typing import Any
 import xarray as xr
 
 from workbench.analysis.matching import matched_channels
-from workbench.analysis.same_model import same_model
 from workbench.analysis.tables import write_table
-from workbench.errors import AnalysisError, SpecError
-from workbench.models import Encode, fingerprint, layout_for, load_pipeline
-from workbench.sampling.conditions import Condition, run_conditions
-from workbench.sampling.measured import AUTO, measured
+from workbench.errors import AnalysisError
+from workbench.models import layout_for
+from workbench.sampling.conditions import Condition
+from workbench.sampling.options import TrialOptions, prepare
 from workbench.sampling.over import located
-from workbench.sampling.sampler import check_images, check_numbers, defaults
-from workbench.sampling.sweep import settings_of, steered, study, unsteered
+from workbench.sampling.sampler import check_images
+from workbench.sampling.sweep import settings_of, steered, unsteered
 from workbench.steering.check import check
-from workbench.steering.spec import DetailGuidanceSpec, load_spec
+from workbench.steering.spec import DetailGuidanceSpec
 
 CFG_FACTORS = (1.5, 2.0)
 """CFG scales besides the default, as factors of it."""
@@ -53,23 +52,9 @@ def baselines(
     model: Any,
     *,
     recording: xr.Dataset | None = None,
-    prompts: str | Sequence[str] | None = None,
-    seeds: int | Sequence[int] = 0,
     out: str | Path,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
     draws: int = 2,
-    batch_size: int = 8,
-    height: int | None = None,
-    width: int | None = None,
-    encode: Encode | None = None,
-    judge: Any = AUTO,
-    reference: Any = AUTO,
-    model_name: str | None = None,
-    strict: bool = True,
-    progress: bool = True,
-    limit_s: float = 3600.0,
-    yes: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Generate and measure the baselines and Detail Guidance from the same seeds.
 
@@ -79,8 +64,7 @@ def baselines(
         Of the same model, for matched random channels; without it they are left out, by name.
     draws : int
         Sets of matched channels.
-    spec, model, prompts, seeds, out, steps, guidance_scale, batch_size, height, width, encode, judge, reference, model_name, \
-strict, progress, limit_s, yes
+    spec, model, out, **options
         As in `workbench.sampling.sweep.sweep`.
 
     Returns
@@ -94,28 +78,19 @@ strict, progress, limit_s, yes
     WorkbenchError
         As `sweep`.
     """
-    base = load_spec(spec) if isinstance(spec, (str, Path)) else spec
-    if not isinstance(base, DetailGuidanceSpec):
-        raise SpecError(f"a {type(base).__name__} is no Detail Guidance spec; load one with `load_spec(path)`.")
-    name = model_name or (str(model) if isinstance(model, (str, Path)) else None)
-    texts = prompts if prompts is not None else study(name)
-    steps, scale = defaults(base, steps, guidance_scale)
-    check_numbers(steps, scale, batch_size, ("cfg",))
-    pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
-    check_images(pipe)
-    if recording is not None:
-        same_model(recording, fingerprint(pipe), "the recording", "the model that is compared")
-    chosen, lacking = baseline_conditions(
-        base, pipe, guidance_scale=scale, recording=recording, draws=draws, strict=strict
+    ready = prepare(
+        spec, model, DetailGuidanceSpec, TrialOptions.of(options), modes=("cfg",), recording=recording, what="compared"
     )
-    size: dict[str, Any] = {"height": height, "width": width, "encode": encode, "progress": progress}
-    run = run_conditions(
-        pipe, chosen, prompts=texts, seeds=seeds, steps=steps, out=out, batch_size=batch_size, limit_s=limit_s, yes=yes, **size
+    check_images(ready.pipe)
+    chosen, lacking = baseline_conditions(
+        ready.spec, ready.pipe, guidance_scale=ready.guidance_scale, recording=recording, draws=draws,
+        strict=ready.options.strict,
     )  # fmt: skip
-    against = {c.name: "cfg" if c.guidance_scale > 1 else "plain" for c in chosen}
-    table = measured(run, model_name=name, baseline=against, judge=judge, reference=reference)
+    table = ready.table(chosen, out, {c.name: "cfg" if c.guidance_scale > 1 else "plain" for c in chosen})
     table.attrs["left_out"] = lacking + list(table.attrs["left_out"])
-    table.attrs["spec"] = json.dumps(settings_of(base) | {"content_hash": base.content_hash}, sort_keys=True)
+    table.attrs["spec"] = json.dumps(
+        settings_of(ready.spec) | {"content_hash": ready.spec.content_hash}, sort_keys=True
+    )
     return write_table(table, out, "baselines")
 
 

@@ -11,18 +11,16 @@ from typing import Any
 
 import xarray as xr
 
-from workbench.analysis.same_model import same_model
 from workbench.analysis.tables import write_table
-from workbench.errors import SpecError, WorkbenchError
-from workbench.models import Encode, fingerprint, load_pipeline
-from workbench.sampling.conditions import Condition, run_conditions
-from workbench.sampling.measured import AUTO, measured
+from workbench.errors import WorkbenchError
+from workbench.sampling.conditions import Condition
+from workbench.sampling.options import TrialOptions, prepare
 from workbench.sampling.over import combinations, listed, short
-from workbench.sampling.sampler import check_images, check_numbers, defaults
+from workbench.sampling.sampler import check_images
 from workbench.steering.attach import apply
 from workbench.steering.check import check
 from workbench.steering.detail_guidance import METHOD_VERSION
-from workbench.steering.spec import DetailGuidanceSpec, load_spec
+from workbench.steering.spec import DetailGuidanceSpec
 
 MODES = ("dg", "cfg+dg")
 
@@ -32,24 +30,10 @@ def sweep(
     model: Any,
     *,
     over: Mapping[str, Any],
-    prompts: str | Sequence[str] | None = None,
-    seeds: int | Sequence[int] = 0,
     out: str | Path,
     modes: str | Sequence[str] = MODES,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    batch_size: int = 8,
-    height: int | None = None,
-    width: int | None = None,
     recording: xr.Dataset | None = None,
-    encode: Encode | None = None,
-    judge: Any = AUTO,
-    reference: Any = AUTO,
-    model_name: str | None = None,
-    strict: bool = True,
-    progress: bool = True,
-    limit_s: float = 3600.0,
-    yes: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Generate and measure every combination, and always the same samples without Detail Guidance.
 
@@ -69,22 +53,14 @@ def sweep(
         that is never chosen; needs `recording`).
         ``window``: `workbench.steering.windows.WINDOWS` by name, ``"0.2-0.6"`` or (low, high) in σ, or as in a spec. Other
         keys of the spec as they stand there.
-    prompts : sequence of str, optional
-        Default: the study prompts that the model ships with.
-    seeds, steps, guidance_scale, batch_size, height, width, encode, progress
-        As in `workbench.sample`.
     out : str or Path
         Folder of the results.
     modes : str or sequence of str
         ``dg`` (compared with plain), ``cfg+dg`` (compared with CFG alone), or both.
     recording : xr.Dataset, optional
         Of the same model, for ``"matched"``.
-    judge, reference, model_name
-        As in `workbench.sampling.measured.measured`; the name of an embedded model is known by itself.
-    strict : bool
-        As in `workbench.apply`.
-    limit_s, yes
-        As in `run_conditions`: a sweep that would take longer is refused after its first batch, unless `yes`.
+    **options
+        Prompts, seeds, steps and so on: the attributes of `workbench.sampling.options.TrialOptions`.
 
     Returns
     -------
@@ -99,27 +75,20 @@ def sweep(
         If `over` is empty or names what is not in a spec, a set of channels is empty, a guidance scale is none, the recording
         is of another model, or it would take too long.
     """
-    base = load_spec(spec) if isinstance(spec, (str, Path)) else spec
-    if not isinstance(base, DetailGuidanceSpec):
-        raise SpecError(f"a {type(base).__name__} is no Detail Guidance spec; load one with `load_spec(path)`.")
-    name = model_name or (str(model) if isinstance(model, (str, Path)) else None)
-    texts = prompts if prompts is not None else study(name)
-    steps, scale = defaults(base, steps, guidance_scale)
-    check_numbers(steps, scale, batch_size, (modes,) if isinstance(modes, str) else modes)
-    pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
-    check_images(pipe)
-    if recording is not None:
-        same_model(recording, fingerprint(pipe), "the recording", "the model that is swept")
-    chosen = sweep_conditions(
-        base, pipe, over=over, modes=modes, guidance_scale=scale, recording=recording, strict=strict
+    wanted = (modes,) if isinstance(modes, str) else modes
+    ready = prepare(
+        spec, model, DetailGuidanceSpec, TrialOptions.of(options), modes=wanted, recording=recording, what="swept"
     )
-    size: dict[str, Any] = {"height": height, "width": width, "encode": encode, "progress": progress}
-    run = run_conditions(
-        pipe, chosen, prompts=texts, seeds=seeds, steps=steps, out=out, batch_size=batch_size, limit_s=limit_s, yes=yes, **size
+    check_images(ready.pipe)
+    chosen = sweep_conditions(
+        ready.spec, ready.pipe, over=over, modes=modes, guidance_scale=ready.guidance_scale, recording=recording,
+        strict=ready.options.strict,
     )  # fmt: skip
-    table = measured(run, model_name=name, baseline=baselines_of(chosen), judge=judge, reference=reference)
+    table = ready.table(chosen, out, baselines_of(chosen))
     table = table.assign_coords(spec=("condition", [_spec_text(c) for c in chosen]))
-    table.attrs["spec"] = json.dumps(settings_of(base) | {"content_hash": base.content_hash}, sort_keys=True)
+    table.attrs["spec"] = json.dumps(
+        settings_of(ready.spec) | {"content_hash": ready.spec.content_hash}, sort_keys=True
+    )
     table.attrs["over"] = json.dumps({key: listed(values) for key, values in over.items()}, sort_keys=True, default=str)
     return write_table(table, out, "sweep")
 
@@ -127,23 +96,6 @@ def sweep(
 def _spec_text(condition: Condition) -> str:
     """What a condition's spec does, as JSON; empty for a baseline."""
     return json.dumps(condition.identity["spec"], sort_keys=True) if "spec" in condition.identity else ""
-
-
-def study(name: str | None) -> tuple[str, ...]:
-    """Return the study prompts of a model by name.
-
-    Raises
-    ------
-    WorkbenchError
-        If it has none.
-    """
-    from workbench.sampling.semantic import study_prompts
-
-    if name is None:
-        raise WorkbenchError(
-            "a pipeline ships no study prompts; give prompts=…, 64 or more for intervals worth having."
-        )
-    return study_prompts(name)
 
 
 def sweep_conditions(

@@ -19,7 +19,7 @@ class Entry(NamedTuple):
     ----------
     module : str
         Full name of the module.
-    needs : {"recording", "locate", "modulation", "causal", "disruption", "sweep", "baselines"}
+    needs : {"recording", "locate", "modulation", "causal", "disruption", "sweep", "baselines", "profile", "hierarchy", "stas"}
         What to pass as first argument: the recording, or what that analysis returned.
     options : tuple of (str, str)
         Options to draw it with by default.
@@ -28,7 +28,18 @@ class Entry(NamedTuple):
     """
 
     module: str
-    needs: Literal["recording", "locate", "modulation", "causal", "disruption", "sweep", "baselines"]
+    needs: Literal[
+        "recording",
+        "locate",
+        "modulation",
+        "causal",
+        "disruption",
+        "sweep",
+        "baselines",
+        "profile",
+        "hierarchy",
+        "stas",
+    ]
     title: str
     options: tuple[tuple[str, str], ...] = ()
 
@@ -54,6 +65,11 @@ FIGURES: dict[str, Entry] = {
     ),
     "sweep": Entry(f"{_HERE}.sweep", "sweep", "Detail Guidance by layer and weight, and what it keeps of the content"),
     "baselines": Entry(f"{_HERE}.baselines", "baselines", "Detail Guidance among other guidances"),
+    "hierarchy_map": Entry(f"{_HERE}.hierarchy_map", "hierarchy", "The frame hierarchy over depth and denoising"),
+    "hierarchy_contrasts": Entry(
+        f"{_HERE}.hierarchy_contrasts", "hierarchy", "First frame, boundary, image edge: the contrasts and their nulls"
+    ),
+    "hierarchy_dynamics": Entry(f"{_HERE}.hierarchy_dynamics", "hierarchy", "The hierarchy while the video is made"),
 }
 
 

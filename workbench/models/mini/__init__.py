@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-EMBEDDED: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image"}
+EMBEDDED: dict[str, Path] = {name: Path(__file__).parent / name for name in ("mini-image", "mini-video")}
 """Folders of the embedded models by name; each is an ordinary diffusers folder."""
 
 JUDGES: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image-judge"}

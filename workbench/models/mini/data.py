@@ -62,7 +62,7 @@ def default_work() -> Path:
     return Path(root) / "ma-workbench" / "mini"
 
 
-def _unpack(spec: str, into: Path) -> Path:
+def unpack(spec: str, into: Path) -> Path:
     """Fetch one npm package with the user's own client and unpack it; return its ``package`` folder."""
     target = into / "package"
     if target.is_dir():
@@ -84,8 +84,8 @@ def fetch(work: Path) -> tuple[Path, Path]:
     pictures, names
         The folder of ``<code points>.webp`` files and the JSON file of names by emoji.
     """
-    pictures = _unpack(PICTURES, work / "e3d") / "assets"
-    names = _unpack(NAMES, work / "npm") / "data-by-emoji.json"
+    pictures = unpack(PICTURES, work / "e3d") / "assets"
+    names = unpack(NAMES, work / "npm") / "data-by-emoji.json"
     return pictures, names
 
 
@@ -110,10 +110,10 @@ def caption(name: str) -> str:
 def names_by_code(path: Path) -> dict[str, str]:
     """Captions by code points (hexadecimal, joined by ``-``, variation selectors left out)."""
     table = json.loads(path.read_text(encoding="utf-8"))
-    return {_key("-".join(f"{ord(c):x}" for c in emoji)): caption(row["name"]) for emoji, row in table.items()}
+    return {key("-".join(f"{ord(c):x}" for c in emoji)): caption(row["name"]) for emoji, row in table.items()}
 
 
-def _key(stem: str) -> str:
+def key(stem: str) -> str:
     """Code points without the variation selector, which packages write inconsistently."""
     return "-".join(f"{int(p, 16):x}" for p in stem.split("-") if p != "fe0f")
 
@@ -146,10 +146,10 @@ def build(work: Path) -> tuple[np.ndarray, list[str], list[str]]:
         pictures, names = fetch(work)
         table = names_by_code(names)
         # One file per key: a few pictures come twice, with and without the variation selector.
-        found = {_key(p.stem): p for p in sorted(pictures.glob("*.webp")) if wanted(p.stem)}
+        found = {key(p.stem): p for p in sorted(pictures.glob("*.webp")) if wanted(p.stem)}
         paths = [found[key] for key in sorted(found) if key in table]
         pixels = np.stack([load_picture(p) for p in paths])
-        rows = {"captions": [table[_key(p.stem)] for p in paths], "codes": [p.stem for p in paths]}
+        rows = {"captions": [table[key(p.stem)] for p in paths], "codes": [p.stem for p in paths]}
         np.save(store, pixels)
         index.write_text(json.dumps(rows, indent=0), encoding="utf-8")
     rows = json.loads(index.read_text(encoding="utf-8"))

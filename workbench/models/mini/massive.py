@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
+from torch import nn
 
 from .dit import MiniModel
 
@@ -26,29 +30,41 @@ def channel_means(
 
 
 @torch.no_grad()
-def magnitudes(
-    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, seed: int = 0
+def hooked(
+    blocks: Iterable[nn.Module], stream: Callable[[Any], torch.Tensor], forward: Callable[[], Any]
 ) -> list[torch.Tensor]:
-    """|h| of the image tokens after every block, each (B, 64, channels); arguments as in ``channel_means``."""
+    """|h| after every block in one ``forward``, each (B, tokens, channels); ``stream`` takes it from a block's output."""
     rows: list[torch.Tensor] = []
 
     def hook(_module, _inputs, output) -> None:
-        rows.append(output[1].float().abs().cpu())  # output: (context, image) streams
+        rows.append(stream(output).float().abs().cpu())
 
-    handles = [block.register_forward_hook(hook) for block in model.transformer.transformer_blocks]
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+    handles = [block.register_forward_hook(hook) for block in blocks]
     try:
-        tokens, pooled = model.conditioner(ids, t5_tokens=8)
-        model.transformer(
-            hidden_states=(1 - sigma) * latents + sigma * noise,
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
-            timestep=torch.full((len(latents),), 1000.0 * sigma, device=latents.device),
-        )
+        forward()
     finally:
         for handle in handles:
             handle.remove()
     return rows
+
+
+@torch.no_grad()
+def magnitudes(
+    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, seed: int = 0
+) -> list[torch.Tensor]:
+    """|h| of the image tokens after every block, each (B, 64, channels); arguments as in ``channel_means``."""
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+    tokens, pooled = model.conditioner(ids, t5_tokens=8)
+    return hooked(
+        model.transformer.transformer_blocks,
+        lambda output: output[1],  # output: (context, image) streams
+        lambda: model.transformer(
+            hidden_states=(1 - sigma) * latents + sigma * noise,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=torch.full((len(latents),), 1000.0 * sigma, device=latents.device),
+        ),
+    )
 
 
 def tokens_led(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> dict[str, list[float]]:
@@ -67,9 +83,14 @@ def ratios(means: torch.Tensor) -> list[float]:
 
 def ma_report(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> dict[str, dict[str, list]]:
     """Ratio and index of the top channel per block, by noise level."""
+    return report_of(lambda sigma: channel_means(model, latents, ids, sigma))
+
+
+def report_of(channel_means: Callable[[float], torch.Tensor]) -> dict[str, dict[str, list]]:
+    """Ratio and index of the top channel per block, by noise level, of means (blocks, channels) at each."""
     report = {}
     for sigma in SIGMAS:
-        means = channel_means(model, latents, ids, sigma)
+        means = channel_means(sigma)
         report[str(sigma)] = {"ratio": ratios(means), "channel": means.argmax(1).tolist()}
     return report
 

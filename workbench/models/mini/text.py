@@ -20,7 +20,8 @@ PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
 SPECIAL = [PAD, UNK, BOS, EOS]
 
 
-def _word_tokenizer(vocabulary: list[str], template: str, max_length: int) -> PreTrainedTokenizerFast:
+def word_tokenizer(vocabulary: list[str], template: str, max_length: int) -> PreTrainedTokenizerFast:
+    """Tokenizer that knows whole words only; ``template`` places begin and end tokens around them."""
     ids = {word: i for i, word in enumerate(vocabulary)}
     core = Tokenizer(models.WordLevel(ids, unk_token=UNK))
     # The same cleaning as data.caption: lower case, punctuation and hyphens separate words.
@@ -48,12 +49,12 @@ def _word_tokenizer(vocabulary: list[str], template: str, max_length: int) -> Pr
 def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
     """Word-level tokenizer over the words of ``captions``, for both CLIP slots."""
     words = sorted({word for text in captions for word in text.split()})
-    return _word_tokenizer(SPECIAL + words, f"{BOS} $A {EOS}", CLIP_TOKENS)
+    return word_tokenizer(SPECIAL + words, f"{BOS} $A {EOS}", CLIP_TOKENS)
 
 
 def make_t5_tokenizer() -> PreTrainedTokenizerFast:
     """Tokenizer of the T5 slot; it knows no words, since nothing reads them."""
-    return _word_tokenizer(SPECIAL, f"$A {EOS}", T5_TOKENS)
+    return word_tokenizer(SPECIAL, f"$A {EOS}", T5_TOKENS)
 
 
 def make_clip(tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 2) -> CLIPTextModelWithProjection:

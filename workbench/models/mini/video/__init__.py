@@ -1,0 +1,1 @@
+"""The scripts that made ``mini-video``: a Wan model of Microsoft's animated Fluent emoji, trained from scratch."""

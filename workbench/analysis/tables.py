@@ -1,6 +1,6 @@
-"""Tables of measures on disk: what `disrupt`, `sweep` and `baselines` measured, beside the images that it is of.
+"""Tables of measures on disk: what `disrupt`, `sweep`, `baselines` and `stas_trial` measured, beside the images that it is of.
 
-One pair of functions for all three; reading needs no torch.
+One pair of functions for all; reading needs no torch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from workbench.analysis.visits import TEXT
 from workbench.errors import AnalysisError, StoreError
 from workbench.store.create import explain
 
-Kind = Literal["disruption", "sweep", "baselines"]
+Kind = Literal["disruption", "sweep", "baselines", "stas"]
 
-COMMAND: dict[str, str] = {"disruption": "disrupt", "sweep": "sweep", "baselines": "baselines"}
+COMMAND: dict[str, str] = {"disruption": "disrupt", "sweep": "sweep", "baselines": "baselines", "stas": "stas_trial"}
 """Command, and function of `workbench`, that makes each kind of table."""
 
 TABLE_FOLDER = "_measured"
@@ -41,7 +41,7 @@ def write_table(table: xr.Dataset, folder: str | Path, kind: Kind) -> xr.Dataset
         Attributes JSON-able.
     folder : str or Path
         Made if it isn't there.
-    kind : {"disruption", "sweep", "baselines"}
+    kind : {"disruption", "sweep", "baselines", "stas"}
         Becomes the attribute ``format``.
 
     Returns
@@ -82,7 +82,7 @@ def open_table(source: xr.Dataset | str | Path, kind: Kind | None = None) -> xr.
     ----------
     source : xarray.Dataset, str or Path
         The folder of a run, or the table's own folder; or what was read already, which is only checked.
-    kind : {"disruption", "sweep", "baselines"}, optional
+    kind : {"disruption", "sweep", "baselines", "stas"}, optional
         What it must be; default: any of these.
 
     Raises
@@ -97,7 +97,7 @@ def open_table(source: xr.Dataset | str | Path, kind: Kind | None = None) -> xr.
         return source
     path = Path(source)
     folder = path if path.name == TABLE_FOLDER else path / TABLE_FOLDER
-    again = f"Run the same `workbench {COMMAND[kind] if kind else 'sweep, baselines or disrupt'}` again; what is generated already is kept."
+    again = f"Run the same `workbench {COMMAND[kind] if kind else 'sweep, baselines, disrupt or stas_trial'}` again; what is generated already is kept."
     try:
         table: xr.Dataset = xr.open_zarr(str(folder), consolidated=False, chunks=None).load()
     except Exception as error:  # a missing or damaged store makes zarr and xarray raise all kinds of errors

@@ -17,7 +17,7 @@ from workbench.errors import AnalysisError, SpecError, WorkbenchError
 from workbench.models import layout_for
 from workbench.sampling.measured import AUTO
 from workbench.steering.parts import Window
-from workbench.steering.spec import DetailGuidanceSpec
+from workbench.steering.spec import DetailGuidanceSpec, Spec
 from workbench.steering.windows import WINDOWS
 from workbench.steering.windows import window as named_window
 
@@ -61,7 +61,7 @@ def combinations(
             if key == "channels":
                 labels[key], changes[key] = _channels(value, spec, at["layer"], recording)
             elif key == "window":
-                labels[key], changes[key] = _window(value)
+                labels[key], changes[key] = window_of(value)
             elif value is not None:
                 labels[key] = value if isinstance(value, (int, float, str)) else short(value)
         yield labels, spec.replace(**changes)
@@ -110,7 +110,7 @@ def strongest(spec: DetailGuidanceSpec, count: int) -> list[int]:
     return sorted(sorted(known, key=lambda channel: -ratio[channel])[:count])
 
 
-def located(spec: DetailGuidanceSpec) -> list[int]:
+def located(spec: Spec) -> list[int]:
     """Channels that are massive somewhere in the model, by the spec's evidence.
 
     Raises
@@ -127,7 +127,7 @@ def located(spec: DetailGuidanceSpec) -> list[int]:
     return list(found)
 
 
-def _evidence(spec: DetailGuidanceSpec, key: str, otherwise: Any) -> Any:
+def _evidence(spec: Spec, key: str, otherwise: Any) -> Any:
     evidence = spec.model_dump(mode="json")["evidence"] or {}
     return evidence.get(key, otherwise)
 
@@ -182,7 +182,7 @@ def _channels(value: Any, spec: DetailGuidanceSpec, layer: str, recording: xr.Da
     )
 
 
-def _window(value: Any) -> tuple[str, dict[str, Any]]:
+def window_of(value: Any) -> tuple[str, dict[str, Any]]:
     """Label and window of one value of ``window``."""
     if isinstance(value, str) and value in WINDOWS:
         return value, named_window(value).model_dump(mode="json")

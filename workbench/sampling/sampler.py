@@ -78,9 +78,9 @@ def sample(
     batch_size : int
         Samples generated together. Kernels may round differently at another batch size.
     height, width : int, optional
-        Pixels. Default: the pipeline's own.
+        Pixels. Default: what a spec of STAS recommends, else the pipeline's own.
     num_frames : int, optional
-        Of a video. Default: the pipeline's own.
+        Of a video. Default: likewise.
     encode : callable, optional
         ``encode(prompts)`` returns the pipeline's arguments (embeddings) in place of the texts.
     strict : bool
@@ -115,7 +115,7 @@ def sample(
 
     def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
         scale = guidance_scale if "cfg" in mode else 1.0
-        size = {"height": height, "width": width, "num_frames": num_frames}
+        size = sizes_of(chosen, height=height, width=width, num_frames=num_frames)
         arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
         return generate(pipe, arguments, bar.advance)
 
@@ -164,6 +164,13 @@ def defaults(spec: Steering | None, steps: int | None = None, guidance_scale: fl
         guidance_scale = max((recommended and recommended.guidance_scale) or 0.0, 1.0)
         guidance_scale = guidance_scale if guidance_scale > 1 else 4.0
     return steps if steps is not None else (recommended and recommended.steps) or 20, guidance_scale
+
+
+def sizes_of(spec: Any, **given: int | None) -> dict[str, int | None]:
+    """Height, width and num_frames: what is given, else what a spec of STAS recommends."""
+    if not isinstance(spec, StasSpec):
+        return given
+    return {key: getattr(spec.recommended, key) if value is None else value for key, value in given.items()}
 
 
 @contextlib.contextmanager

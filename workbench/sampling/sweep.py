@@ -20,7 +20,7 @@ from workbench.sampling.sampler import check_images
 from workbench.steering.attach import apply
 from workbench.steering.check import check
 from workbench.steering.detail_guidance import METHOD_VERSION
-from workbench.steering.spec import DetailGuidanceSpec
+from workbench.steering.spec import DetailGuidanceSpec, Spec
 
 MODES = ("dg", "cfg+dg")
 
@@ -171,11 +171,11 @@ def baselines_of(conditions: Sequence[Condition]) -> dict[str, str]:
     return found
 
 
-def settings_of(spec: DetailGuidanceSpec) -> dict[str, Any]:
+def settings_of(spec: Spec) -> dict[str, Any]:
     """What a spec does, JSON-able: all of it but model, evidence and versions."""
     return spec.model_dump(mode="json", exclude={"evidence", "created_by", "content_hash", "recommended", "model"})
 
 
-def settings_hash(spec: DetailGuidanceSpec) -> str:
+def settings_hash(spec: Spec) -> str:
     """Eight hex digits of what a spec does."""
     return hashlib.sha256(json.dumps(settings_of(spec), sort_keys=True).encode()).hexdigest()[:8]

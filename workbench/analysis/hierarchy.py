@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.analysis import inference
+from workbench.analysis.hierarchy_channels import add_channels
 from workbench.analysis.hierarchy_choose import choose, confounded, control_channels
 from workbench.analysis.hierarchy_contrasts import CONTRASTS, DECIDING, apply_weights, contrast_weights, counted
 from workbench.analysis.hierarchy_parts import (
@@ -86,13 +87,13 @@ def hierarchy(
         `overall(contrast)`, mean over timesteps, channels and the blocks in which they are massive (`counts(layer,
         channel)`): on it rests the verdict, with `overall_p` and `overall_p_corrected` over the contrasts that decide
         (`decides(contrast)`), the same of the ordinary channels (`control`) and the difference of both (`specific`);
-        `overall_by_channel(contrast, channel)`. `contrast_verdict`, `contrast_reason`, `contrast_specific` (yes, no, not
+        `overall_by_channel(contrast, channel)` and `channel_levels(channel)`, corrected over channels. `contrast_verdict`, `contrast_reason`, `contrast_specific` (yes, no, not
         known). `trend`: ln units per level of the roles; `ordered_share`: share of prompts with the whole order.
-        Nulls: `shuffle_p(contrast)`, `rotation_value(rotation)` the boundary minus the rest after each rotation, `rotation_p_overall`,
+        Nulls: `shuffle_p(contrast)`, `rotation_value(rotation)` the boundary minus the rest after each rotation,
         `rotation_p(layer, timestep)` and `_corrected`. `frame_magnitude(frame, place)`. Dynamics: `sigma_slope(contrast)`,
         also `_by_layer`; `early`, `late`, `early_minus_late`, `dynamics(contrast)` in words; `magnitude_sigma_slope(role)`.
         All but p-values and words have `_low` and `_high`. Attributes: `verdict` (is it first > boundary > interior?),
-        `levels` (one of `hierarchy_rule.LEVELS`), `verdict_reason`, `specific`, `control_levels`, and what was asked.
+        `levels` (one of `hierarchy_rule.LEVELS`), `verdict_reason`, `specific`, `control_levels`, `rotation_p`, and what was asked.
 
     Raises
     ------
@@ -151,6 +152,7 @@ def hierarchy(
     add_magnitudes(result, by_prompt, counts, by)
     add_visits(result, contrasts, counts, by)
     add_overall(result, contrasts, counts, by)
+    add_channels(result, by_prompt, contrasts, counts, by)
     add_nulls(result, by_prompt, visits.by_prompt(found.rotated_SLTMO), counts, by)
     add_dynamics(result, contrasts, counts, by)
     judge(result)

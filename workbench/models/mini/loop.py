@@ -150,43 +150,40 @@ class Loop(ABC, Generic[C]):
 
     def run(self, save_minutes: float = 5, grid_minutes: float = 15, vae=None, stop_at: int | None = None) -> None:
         """Train up to ``config.steps`` (or ``stop_at``), writing ``train.jsonl`` and grids into ``work``."""
-        c, log = self.config, (self.work / "train.jsonl").open("a", encoding="utf-8")
-        stopped: list[int] = []
+        c, stopped = self.config, list[int]()
         signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))  # finish the step, then save
         if not self.history or self.history[-1]["config"] != asdict(c):  # a run may go on with other settings
             self.history.append({"from_step": self.step, "config": asdict(c)})
-        if self.step == 0:
-            log.write(json.dumps({"step": 0, "ma": self.report()}) + "\n")
-        saved = drawn = before = time.monotonic()
-        losses: list[torch.Tensor] = []
-        while self.step < min(c.steps, stop_at or c.steps) and not stopped:
-            losses.append(self.train_step())
-            now = time.monotonic()
-            self.seconds, before = self.seconds + now - before, now
-            row: dict[str, Any] = {}
-            if self.step % c.log_every == 0:
-                row = {"step": self.step, "loss": float(torch.stack(losses).mean()), "lr": rate(c, self.step)}
-                row |= {self.SAMPLES: self.samples, "seconds": round(self.seconds, 1)}
-                losses = []
-            if self.step % c.ma_every == 0:
-                row = {"step": self.step} | row | {"ma": self.report()}
-                self.status(row)
-            if row:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if now - saved > 60 * save_minutes:
-                self.save()
-                self.status(row)
-                saved = time.monotonic()
-            if vae is not None and now - drawn > 60 * grid_minutes:
-                self.draw_grid(vae)
-                drawn = time.monotonic()
-        log.close()
+        with (self.work / "train.jsonl").open("a", encoding="utf-8") as log:
+            if self.step == 0:
+                log.write(json.dumps({"step": 0, "ma": self.report()}) + "\n")
+            saved = drawn = before = time.monotonic()
+            losses: list[torch.Tensor] = []
+            while self.step < min(c.steps, stop_at or c.steps) and not stopped:
+                losses.append(self.train_step())
+                now = time.monotonic()
+                self.seconds, before = self.seconds + now - before, now
+                row: dict[str, Any] = {}
+                if self.step % c.log_every == 0:
+                    row = {"step": self.step, "loss": float(torch.stack(losses).mean()), "lr": rate(c, self.step)}
+                    row |= {self.SAMPLES: self.samples, "seconds": round(self.seconds, 1)}
+                    losses = []
+                if self.step % c.ma_every == 0:
+                    row = {"step": self.step} | row | {"ma": self.report()}
+                    self.status(row)
+                if row:
+                    log.write(json.dumps(row) + "\n")
+                    log.flush()
+                if now - saved > 60 * save_minutes:
+                    self.save()
+                    self.status(row)
+                    saved = time.monotonic()
+                if vae is not None and now - drawn > 60 * grid_minutes:
+                    self.draw_grid(vae)
+                    drawn = time.monotonic()
         self.save()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if stopped:
-            return
-        if vae is not None:
+        if vae is not None and not stopped:
             self.draw_grid(vae)
 
     def status(self, row: dict) -> None:

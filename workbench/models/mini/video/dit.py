@@ -102,7 +102,9 @@ class CountedPadding:
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
         """Attention of video (B, N, width) to itself, or to the context (B, M, width)."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q, k, v = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(context)), attn.to_v(context)
+        exact = attn.norm_q.weight.dtype  # under autocast the projections are bfloat16, the norms' weights are not
+        q, k = attn.norm_q(attn.to_q(hidden_states).to(exact)), attn.norm_k(attn.to_k(context).to(exact))
+        v = attn.to_v(context)
         q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (q, k, v))
         if rotary_emb is not None:
             q, k = (_rotated(x, *rotary_emb) for x in (q, k))

@@ -50,13 +50,14 @@ def latents(work: Path, vae: AutoencoderKLWan, frames: int, variants: int, progr
     if not store.exists():
         clips, device = data.build(work), next(vae.parameters()).device
         rows = []
-        for variant in range(variants):
-            for index in range(len(clips.captions)):
-                rgb = data.on_background(clips.rgba[index], np.random.default_rng([variant, index]), frames)
-                rows.append(encode(vae, torch.from_numpy(rgb)[None].to(device)).half().cpu())
-            if progress:
-                print(f"{frames} frames: background {variant + 1} of {variants}", flush=True)
-        made = torch.cat(rows).unflatten(0, (variants, -1))
+        with torch.autocast(device.type, enabled=False):  # also when a training step asks for them
+            for variant in range(variants):
+                for index in range(len(clips.captions)):
+                    rgb = data.on_background(clips.rgba[index], np.random.default_rng([variant, index]), frames)
+                    rows.append(encode(vae, torch.from_numpy(rgb)[None].to(device)).half().cpu())
+                if progress:
+                    print(f"{frames} frames: background {variant + 1} of {variants}", flush=True)
+            made = torch.cat(rows).unflatten(0, (variants, -1))
         part = store.with_suffix(".part")
         torch.save(made, part)
         part.replace(store)

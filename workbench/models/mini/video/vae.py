@@ -6,6 +6,7 @@ two chunks only, it lets colours drift in the third and fourth.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ SPATIAL, TEMPORAL = 4, 4
 CROP = 32
 SHORT = 9
 """Frames of the shorter crops: two chunks."""
+EMA = 0.995
 STILL_SHARE = 0.15
 """Share of the training in which single frames are shown."""
 KL_WEIGHT = 1e-4
@@ -140,7 +142,9 @@ def train_vae(
     start_from: Path | None = None,
     decoder_only: bool = False,
 ) -> Path:
-    """Train the autoencoder for ``minutes`` (or ``max_steps``), the rate decaying to zero over the last 40 %.
+    """Train the autoencoder for ``minutes`` (or ``max_steps``), the rate decaying to zero over the last 60 %.
+
+    What is kept is the moving average of the weights: crops are few and unlike each other, so the steps are noisy.
 
     Parameters
     ----------
@@ -157,6 +161,7 @@ def train_vae(
     generator = np.random.default_rng([seed, int(decoder_only), int(start_from is not None)])
     target = work / "vae"
     vae = (AutoencoderKLWan.from_pretrained(start_from) if start_from else make_vae()).to(device).train()
+    average = copy.deepcopy(vae).requires_grad_(False)
     trained = list(vae.parameters())
     if decoder_only:
         trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
@@ -169,7 +174,7 @@ def train_vae(
         if done >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 50) * min(1.0, (1 - done) / 0.4)
+            group["lr"] = lr * min(1.0, (step + 1) / 50) * min(1.0, (1 - done) / 0.6)
         # Single frames are cheap and teach colours and edges; chunks come after.
         kinds = (
             [(4 * batch, 1)] if done < STILL_SHARE and start_from is None else [(batch, SHORT), (batch // 2, FRAMES)]
@@ -189,12 +194,14 @@ def train_vae(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         step += 1
+        decay = min(EMA, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in vae.parameters()], 1 - decay)
         if step % 50 == 0:
             row = {"step": step, "loss": loss.item(), "kl": kl.item(), "psnr": psnr(out.detach().float(), x)}
             log.write(json.dumps(row | {"s": round(time.monotonic() - start, 1)}) + "\n")
             log.flush()
     log.close()
-    vae = vae.eval().requires_grad_(False)
+    vae = average.eval()
     if not decoder_only:
         mean, deviation = latent_statistics(vae, clips, device)
         vae.register_to_config(latents_mean=mean, latents_std=deviation)

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _VERBS = {
     "open": "workbench.store",
     "verify": "workbench.store",
+    "profile": "workbench.analysis.profile",
     "locate": "workbench.analysis.locate",
     "modulation": "workbench.analysis.modulation",
     "causal": "workbench.analysis.causal",
@@ -24,6 +25,7 @@ _VERBS = {
     "sweep": "workbench.sampling.sweep",
     "baselines": "workbench.sampling.baselines",
     "derive_dg": "workbench.steering.derive",
+    "derive_stas": "workbench.steering.derive_stas",
     "load_spec": "workbench.steering.spec",
     "save_spec": "workbench.steering.spec",
     "apply": "workbench.steering.attach",

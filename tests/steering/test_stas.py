@@ -29,7 +29,7 @@ def state(seed: int, tokens: int, channels: int, rows: int = 1) -> torch.Tensor:
 def act(spec: StasSpec, h: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
     tokens, alpha = Plan(spec, grid).on(h)
     channels = torch.tensor(spec.channels)
-    values = steered(h, tokens, alpha, channels, action=spec.action, reference=spec.reference)
+    _, values = steered(h, tokens, alpha, channels, action=spec.action, reference=spec.reference)
     return replaced(h, tokens, channels, values)
 
 

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from workbench.analysis.locate import locate, located_channels
-from workbench.errors import SpecError
 from workbench.steering.choose import (
     RULE,
     RULE_VERSION,
-    Candidate,
     candidates_of,
     depth_of,
     given_channels,
     given_layer,
-    index_of,
     middle,
     pick,
 )
 from workbench.steering.evidence import swept
 from workbench.steering.parts import RetentionSchedule, WeightSchedule, Window
+from workbench.steering.source import model_of_recording, numbers, plain, store_of, versions, warning
 from workbench.steering.spec import DetailGuidanceSpec
 
 DEFAULT_WEIGHT = 1.0
@@ -100,7 +95,7 @@ def derive_dg(
     AnalysisError
         If the recording can't be analysed.
     """
-    model = _model(recording)
+    model = model_of_recording(recording)
     best = None
     if sweep is not None:
         asked = {"layer": layer, "channels": channels, "weight": weight, "window": window}
@@ -134,9 +129,9 @@ def derive_dg(
         layer=chosen.path,
         channels=picked,
         action=action,
-        retention=_plain(retention),
+        retention=plain(retention),
         branch="cond",
-        weight=DEFAULT_WEIGHT if weight == "auto" else _plain(weight),
+        weight=DEFAULT_WEIGHT if weight == "auto" else plain(weight),
         window=DEFAULT_WINDOW if window == "auto" else window,
         recommended={key: measured_at.get(key) for key in ("guidance_scale", "steps")},
         evidence={
@@ -146,9 +141,9 @@ def derive_dg(
                 "criterion": json.loads(found.attrs["parameters"]),
                 "rule_version": RULE_VERSION,
             },
-            "store": _store(recording),
+            "store": store_of(recording),
             "n_samples": int(found.attrs["n_samples"]),
-            "channels": [_numbers(found, criterion, chosen, channel) for channel in picked],
+            "channels": [numbers(found, criterion, chosen.entering, channel) for channel in picked],
             "rule": RULE,
             "provenance": {
                 "formula": "established",
@@ -169,72 +164,9 @@ def derive_dg(
                 "replicates": str(found.attrs["replication"]),
                 "blocks_recorded": len(candidates),
                 "blocks_in_model": depth,
-                **({} if decided or "auto" not in (layer, channels) else {"warning": _warning(found)}),
+                **({} if decided or "auto" not in (layer, channels) else {"warning": warning(found)}),
                 **({"sweep": best.notes} if best else {}),
             },
         },
-        created_by=_versions(),
+        created_by=versions(),
     )
-
-
-def _model(recording: xr.Dataset) -> dict[str, Any]:
-    model, layout = recording.attrs.get("model"), recording.attrs.get("layout")
-    if not isinstance(model, Mapping) or not isinstance(layout, Mapping):
-        raise SpecError(
-            "the recording does not say which model it is of (attributes `model` and `layout`), so a spec could not be "
-            "checked against one. Open it with `workbench.open(path)`, or record it again."
-        )
-    keys = ("transformer_class", "config_hash", "weight_hash", "repo", "revision")
-    return {"family": layout.get("family"), **{key: model.get(key) for key in keys}}
-
-
-def _warning(found: xr.Dataset) -> str:
-    return f"The analysis decided nothing; what is left at 'auto' is its best guess. {found.attrs['verdict_reason']}"
-
-
-def _numbers(found: xr.Dataset, criterion: str, chosen: Candidate, channel: int) -> dict[str, Any]:
-    """Numbers of one channel in the state that enters block m; six digits are more than the samples carry."""
-    here = found.isel(channel=index_of(found, [channel])[0])
-    numbers: dict[str, Any] = {
-        "channel": channel,
-        "massive_in_model": bool(here["massive_channel"].sel(criterion=criterion)),
-        "layer_recurrence": _round(here["layer_recurrence"].sel(criterion=criterion)),
-    }
-    if chosen.entering is None:
-        return numbers
-    at = here.isel(layer=chosen.entering)
-    names = ("magnitude", "ratio_to_median", "ratio_to_median_low", "ratio_to_median_high", "dominance")
-    return numbers | {
-        "layer": str(at["layer"].values),
-        "massive_here": bool(at["massive"].sel(criterion=criterion)),
-        "sign": int(at["sign"]),
-        **{name: _round(at[name]) for name in names},
-    }
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy's as one of Python's; anything else is the spec's to check."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
-
-
-def _round(value: Any) -> float | None:
-    number = float(value)
-    return float(f"{number:.6g}") if np.isfinite(number) else None
-
-
-def _store(recording: xr.Dataset) -> dict[str, Any]:
-    """What identifies the recording; its folder's name, but not where that lies on this machine."""
-    attrs = recording.attrs
-    named = {"name": Path(str(attrs["path"])).name} if "path" in attrs else {}
-    keys = ("schema_version", "settings_fingerprint", "tier", "dtype", "git_revision")
-    return named | {key: attrs.get(key) for key in keys}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("dit-workbench", "numpy", "xarray"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -27,8 +27,8 @@ def steered(
     *,
     action: str = "steer",
     reference: str = "channel",
-) -> torch.Tensor:
-    """Return the values that take the place of those of some tokens and channels.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values of some tokens and channels, and those that take their place.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def steered(
 
     Returns
     -------
-    Tensor
+    before, after : Tensor
         (B, n, K), same dtype.
 
     Raises
@@ -63,12 +63,12 @@ def steered(
     values_BNK = h_BNC.index_select(-1, channels_K)
     chosen_BnK = values_BNK.index_select(1, tokens_n)
     if action == "zero":
-        return chosen_BnK.new_zeros(chosen_BnK.shape)
+        return chosen_BnK, chosen_BnK.new_zeros(chosen_BnK.shape)
     if action == "scale":
-        return alpha_n[:, None] * chosen_BnK
+        return chosen_BnK, alpha_n[:, None] * chosen_BnK
     over = (1,) if reference == "channel" else (1, 2)
     largest = values_BNK.abs().amax(dim=over, keepdim=True)  # (B, 1, K) or (B, 1, 1)
-    return (alpha_n[:, None] * largest) * chosen_BnK.sign()
+    return chosen_BnK, (alpha_n[:, None] * largest) * chosen_BnK.sign()
 
 
 def replaced(

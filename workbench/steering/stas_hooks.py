@@ -183,17 +183,16 @@ class LeavingHook(ModelHook):
         if self.channels.device != output.device:
             self.channels = self.channels.to(output.device)
         spec = self.spec
-        values = steered(output, tokens_n, alpha_n, self.channels, action=spec.action, reference=spec.reference)
-        result = replaced(output, tokens_n, self.channels, values)
-        self._note(output, tokens_n, values)
-        return result
+        before, after = steered(output, tokens_n, alpha_n, self.channels, action=spec.action, reference=spec.reference)
+        self._note(before, after)
+        return replaced(output, tokens_n, self.channels, after)
 
-    def _note(self, h_BNC: torch.Tensor, tokens_n: torch.Tensor, values_BnK: torch.Tensor) -> None:
+    def _note(self, before_BnK: torch.Tensor, after_BnK: torch.Tensor) -> None:
         """Keep how large the change was; in float32 at least, because squares of massive values leave float16's range."""
-        wide = torch.promote_types(h_BNC.dtype, torch.float32)
-        before = h_BNC[:, tokens_n[:, None], self.channels].to(wide)
-        square = (values_BnK.to(wide) - before).detach().square().sum(dim=(1, 2))
-        self.attachment.changes.append((square / h_BNC.shape[1]).sqrt())
+        assert self.plan is not None
+        wide = torch.promote_types(before_BnK.dtype, torch.float32)
+        norm_B = (after_BnK.to(wide) - before_BnK.to(wide)).detach().flatten(1).norm(dim=1)
+        self.attachment.changes.append(norm_B / math.sqrt(self.plan.tokens))
 
 
 __all__ = ["LeavingHook", "Plan", "StasAttachment", "StasHook"]

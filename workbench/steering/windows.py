@@ -30,3 +30,17 @@ def window(name: str) -> Window:
     # Both ends belong to a spec's window. A step at a third must not be in two of them, so the lower end lies as far above it
     # as takes the rounding of both noise levels.
     return Window(unit="sigma", low=low + 2 * ROUNDING if low else 0.0, high=high)
+
+
+def first_part(share: float) -> Window:
+    """Return the window of the first steps: of N steps those with index / N < `share`, so 20 of 50 for 0.4.
+
+    Raises
+    ------
+    SpecError
+        If the share is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise SpecError(f"a share of {share:g} of the steps can't be taken; give one above 0 and at most 1.")
+    # Both ends belong to a window; the step whose index is the share itself is the first that is left out.
+    return Window(unit="step_fraction", low=0.0, high=share if share == 1 else share - 2 * ROUNDING)

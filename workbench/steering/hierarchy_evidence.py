@@ -1,0 +1,139 @@
+"""What a measured frame hierarchy says about a STAS spec, and what a spec says where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import xarray as xr
+
+from workbench.analysis.same_model import same_model
+from workbench.errors import SpecError
+from workbench.roles import ONE_ROW, default_width
+from workbench.steering.source import rounded
+
+NOT_MEASURED = (
+    "No frame hierarchy was measured in this model; that first-frame and boundary tokens are raised is the paper's claim "
+    "about other models. `workbench hierarchy STORE` measures it (tier full)."
+)
+
+_SAID = (
+    "verdict", "levels", "verdict_reason", "specific", "control_levels", "confound", "replication", "branch",
+    "boundary_width", "boundary_width_source", "recording_settings_fingerprint", "version",
+)  # fmt: skip
+
+
+class Hierarchy:
+    """A result of `workbench.analysis.hierarchy.hierarchy`, or None.
+
+    Raises
+    ------
+    SpecError
+        If it is no such result, is of another model, or its verdict is not ``supported`` and `anyway` is False.
+    """
+
+    def __init__(self, found: xr.Dataset | None, model: Mapping[str, Any], *, anyway: bool) -> None:
+        self.found, self.anyway = found, anyway
+        if found is None:
+            return
+        if found.attrs.get("analysis") != "hierarchy" or "verdict" not in found.attrs:
+            raise SpecError(
+                f"`hierarchy` is no result of the analysis of that name (its analysis is {found.attrs.get('analysis')!r}). "
+                "Pass what `hierarchy(recording)` returned, or nothing."
+            )
+        same_model(found, model, "the hierarchy", error=SpecError)
+        if not self.supported and not anyway:
+            raise SpecError(
+                f"a STAS spec was not derived: first frame > boundary > interior is {self.verdict} in this model (found: "
+                f"{self.levels}). {found.attrs.get('verdict_reason', '')} STAS would raise what is not shown to be raised. "
+                "Derive it anyway with `anyway=True`; the spec then says so."
+            )
+
+    @property
+    def verdict(self) -> str:
+        """``supported``, ``not supported``, ``undecided``."""
+        return str(self.found.attrs["verdict"]) if self.found is not None else "not measured"
+
+    @property
+    def supported(self) -> bool:
+        """Whether the whole hierarchy holds."""
+        return self.verdict == "supported"
+
+    @property
+    def levels(self) -> str:
+        """Which levels hold, in words."""
+        return str(self.found.attrs.get("levels", "not said")) if self.found is not None else "not measured"
+
+    def warnings(self, channels: Sequence[int]) -> list[str]:
+        """What a user of the spec has to know."""
+        if self.found is None:
+            return [NOT_MEASURED]
+        said = []
+        if not self.supported:
+            said.append(
+                f"Derived anyway: first frame > boundary > interior is {self.verdict} in this model (found: {self.levels})."
+            )
+        if self.found.attrs.get("specific") == "no":
+            said.append("Ordinary channels show the hierarchy as well; it is not one of massive activations alone.")
+        tested = {int(c) for c in self.found["channel"].values} if "channel" in self.found.coords else set()
+        untested = sorted(set(channels) - tested)
+        if untested:
+            said.append(f"The hierarchy of channels {', '.join(map(str, untested))} was not tested.")
+        return said
+
+    def notes(self) -> dict[str, Any]:
+        """JSON-able, for the evidence."""
+        if self.found is None:
+            return {"verdict": "not measured", "reason": NOT_MEASURED}
+        attrs = self.found.attrs
+        said = {key: _plain(attrs[key]) for key in _SAID if key in attrs}
+        return said | {
+            "derived_anyway": self.anyway and not self.supported,
+            "channels": [int(c) for c in self.found["channel"].values] if "channel" in self.found.coords else [],
+            "contrasts": self._contrasts(),
+        }
+
+    def _contrasts(self) -> dict[str, Any]:
+        assert self.found is not None
+        if "contrast" not in self.found.coords:
+            return {}
+        names = ("overall", "overall_low", "overall_high", "overall_p_corrected")
+        out: dict[str, Any] = {}
+        for i, name in enumerate(map(str, self.found["contrast"].values)):
+            here = self.found.isel(contrast=i)
+            out[name] = {key: rounded(here[key]) for key in names if key in here}
+            if "contrast_verdict" in here:
+                out[name]["verdict"] = str(here["contrast_verdict"].values)
+        return out
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON can hold it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, list, dict)) or value is None else str(value)
+
+
+def width_evidence(
+    asked: Any, recording: xr.Dataset, hierarchy: xr.Dataset | None, grid: tuple[int, int, int]
+) -> tuple[Any, str, str]:
+    """Return the boundary width as a spec has it, its provenance, and where it comes from in words.
+
+    A width in tokens that is a whole number of rows is written in rows, which mean the same at every resolution.
+    """
+    if not (isinstance(asked, str) and asked == "auto"):
+        given = isinstance(asked, Integral) and not isinstance(asked, bool)
+        return ({"unit": "tokens", "value": int(asked)} if given else asked), "given", "given"
+    places = {"the hierarchy": hierarchy.attrs if hierarchy is not None else {}, "the recording": recording.attrs}
+    what = next((name for name, attrs in places.items() if "boundary_width" in attrs), "the workbench")
+    if what in places:
+        tokens = int(places[what]["boundary_width"])
+        said = str(places[what].get("boundary_width_source", "given"))
+    else:
+        tokens, said = default_width(grid)
+    choice = said.startswith("default")
+    rows, rest = divmod(tokens, grid[2])
+    width = {"unit": "tokens", "value": tokens} if rest else {"unit": "rows", "value": rows}
+    kind = "a choice: one row of tokens" if said == ONE_ROW else f"of {what}: {said}"
+    return width, "default" if choice else "given", f"{kind}; the paper's portion is not established (methods.md, B.3)"

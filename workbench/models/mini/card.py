@@ -16,7 +16,7 @@ tags: [stable-diffusion-3, flow-matching, massive-activations, emoji, from-scrat
 """
 
 
-def _ma_table(report: dict) -> str:
+def ma_table(report: dict) -> str:
     """Rows of the ratio by noise level and block."""
     some = next(iter(report.values()))["ratio"]
     lines = ["| sigma | " + " | ".join(f"block {i}" for i in range(len(some))) + " |"]
@@ -27,7 +27,7 @@ def _ma_table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def _judgement(judged: dict | None, prompts: list[str]) -> str:
+def judgement(judged: dict | None, prompts: list[str]) -> str:
     """The human verdict on the grid, if there is one."""
     if judged is None:
         return "The grid has not been judged by eye yet."
@@ -100,7 +100,7 @@ from noise by the prompt (guidance {n["sampling"]["guidance"]}, {n["sampling"]["
 
 ![training pictures and samples](grid.webp)
 
-{_judgement(judged, n["sampling"]["prompts"])}
+{judgement(judged, n["sampling"]["prompts"])}
 
 Measured: the training picture of the prompt is the nearest of all {d["pictures"]} by pixel distance for
 **{recall["prompts"]["top1"]} of {recall["prompts"]["n"]}** (among the nearest five: {recall["prompts"]["top5"]}); for {recall["sample"]["n"]} captions drawn at random (`sample.webp`):
@@ -113,7 +113,7 @@ With the pipeline's own defaults (28 steps, guidance 7, 256 T5 tokens; `stock.we
 
 Ratio = {ma["definition"]}; float32.
 
-{_ma_table(ma["trained"])}
+{ma_table(ma["trained"])}
 
 * Bar "ratio >= {bar["ratio"]:g} in at least half of the blocks": **{"met" if bar["met"] else "missed"}** ({over}).
 * The same transformer untrained, with the trained text encoders: at most {max(twins.values()):.1f} ({"; ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in twins.items())}).

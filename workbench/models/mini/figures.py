@@ -10,7 +10,7 @@ from .grid import tile
 from .massive import SIGMAS
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
     """Write a matplotlib figure as a palette PNG of a few ten kB."""
     from io import BytesIO
 
@@ -21,13 +21,14 @@ def _save(figure, path: Path) -> None:
     Image.open(raw).convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def _axes(width: float = 6.4, height: float = 3.2):
+def axes(width: float = 6.4, height: float = 3.2):
+    """A figure of one plot, and the plot."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     figure = Figure(figsize=(width, height))
-    axes = figure.subplots()
-    axes.grid(alpha=0.3)
-    return figure, axes
+    plot = figure.subplots()
+    plot.grid(alpha=0.3)
+    return figure, plot
 
 
 def draw_figures(numbers: dict, shots: dict[str, np.ndarray], folder: Path) -> list[str]:
@@ -45,28 +46,28 @@ def draw_figures(numbers: dict, shots: dict[str, np.ndarray], folder: Path) -> l
     for name, picture in pictures.items():
         Image.fromarray(picture).save(folder / name, quality=80, method=6)
 
-    figure, axes = _axes()
+    figure, plot = axes()
     steps, losses = zip(*numbers["training"]["loss"], strict=True)
-    axes.plot(steps, losses, lw=0.8)
-    axes.set(xlabel="step", ylabel="loss (mean over 20 steps)", yscale="log")
-    _save(figure, folder / "loss.png")
+    plot.plot(steps, losses, lw=0.8)
+    plot.set(xlabel="step", ylabel="loss (mean over 20 steps)", yscale="log")
+    save(figure, folder / "loss.png")
 
-    figure, axes = _axes()
+    figure, plot = axes()
     figures = numbers["massive_activations"]
     for sigma, colour in zip(SIGMAS, ("C3", "C1", "C0"), strict=True):
-        axes.plot(figures["trained"][str(sigma)]["ratio"], "o-", color=colour, label=f"trained, sigma {sigma}")
+        plot.plot(figures["trained"][str(sigma)]["ratio"], "o-", color=colour, label=f"trained, sigma {sigma}")
     for name, style in (("same_initialisation", ":"), ("diffusers_default_initialisation", "--")):
-        axes.plot(figures["random"][name]["0.5"]["ratio"], style, color="0.5", label=name.replace("_", " "))
-    axes.axhline(figures["bar"]["ratio"], color="k", lw=0.6)
-    axes.set(xlabel="block", ylabel="top / median channel", yscale="log")
-    axes.legend(fontsize=7)
-    _save(figure, folder / "ma-blocks.png")
+        plot.plot(figures["random"][name]["0.5"]["ratio"], style, color="0.5", label=name.replace("_", " "))
+    plot.axhline(figures["bar"]["ratio"], color="k", lw=0.6)
+    plot.set(xlabel="block", ylabel="top / median channel", yscale="log")
+    plot.legend(fontsize=7)
+    save(figure, folder / "ma-blocks.png")
 
-    figure, axes = _axes()
+    figure, plot = axes()
     growth = np.array(numbers["training"]["ma_growth"], float)
     for i, sigma in enumerate(SIGMAS):
-        axes.plot(growth[:, 0], growth[:, i + 1], "o-", ms=3, label=f"sigma {sigma}")
-    axes.set(xlabel="step", ylabel="largest ratio over blocks")
-    axes.legend(fontsize=7)
-    _save(figure, folder / "ma-growth.png")
+        plot.plot(growth[:, 0], growth[:, i + 1], "o-", ms=3, label=f"sigma {sigma}")
+    plot.set(xlabel="step", ylabel="largest ratio over blocks")
+    plot.legend(fontsize=7)
+    save(figure, folder / "ma-growth.png")
     return [*pictures, "loss.png", "ma-blocks.png", "ma-growth.png"]

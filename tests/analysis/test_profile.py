@@ -68,6 +68,9 @@ def test_image_edges_are_told_apart_by_their_columns():
     assert abs(float(edges["check_rise"].sel(check="over columns"))) < 0.1
     assert abs(float(boundary["check_rise"].sel(check="columns"))) < 0.1
     assert boundary["check_rise_low"].sel(check="over columns") > 0.1
+    best = edges.sel(width=edges.attrs["best_width"])
+    for control, check in (("column_rise", "columns"), ("first_rise", "first frame")):
+        assert float(best[control]) == pytest.approx(float(edges["check_rise"].sel(check=check)))
     assert "in column order 0." in edges.attrs["verdict_reason"]
 
 

@@ -74,7 +74,8 @@ def profile(
         timesteps `token_magnitude(token)` with `_low`, `_high`, and `ordinary_magnitude(token)` of the ordinary channels;
         `place_profile(place)` and `place_first(place)` (ln, mean over later frames, and of the first; each with bounds);
         `rise(width)`, the step at head and tail, with bounds, `p_value`, `p_corrected` and `explained` (share of the profile
-        beyond content); `check_rise(check)` with bounds and `check_p`, at the best width, see `profile_rule.TESTS`;
+        beyond content); its controls `column_rise(width)`, in column order, as deep into the frame, and `first_rise(width)`, in
+        the first frame, with bounds; `check_rise(check)` with bounds and `check_p`, at the best width, see `profile_rule.TESTS`;
         `visit_rise(layer, timestep)` and `frame_rise(frame_index)`, the step at the best width by visit and in each latent
         frame; `ordinary_rise` with bounds, of the ordinary channels. Attributes as in `workbench.analysis`, and
         `proposed_width` (0: none), `best_width`, `best_width_low`, `best_width_high`, `plateau`, `boundary_width` (what it
@@ -120,7 +121,7 @@ def profile(
         "channels_source": chosen.source,
         "ordinary_channels": ordinary,
         "layers_counted": [name for name, counted in zip(visits.layers, counts, strict=True) if counted],
-        "grid": list(grid),
+        "token_grid": list(grid),
         "boundary_width": int(recording.attrs["boundary_width"]),
         "boundary_width_source": recording.attrs["boundary_width_source"],
         "proposed_width": found.width if found.verdict == FOUND else 0,
@@ -129,6 +130,7 @@ def profile(
         "best_width_high": found.high,
         "plateau": found.plateau,
         "confound": confounded(recording),
+        "smallest_effect": smallest_effect,
         "confidence": confidence,
         "resamples": resamples,
         "seed": seed,
@@ -156,8 +158,10 @@ def _add(result: xr.Dataset, name: str, dims: tuple[str, ...], values_PX: Floats
 
 def _add_steps(result: xr.Dataset, found: Proposal) -> None:
     """`rise` of every width, and the `check_rise` at the best one."""
-    text = "head and tail over the rest, ln units"
-    for name, dim, interval in (("rise", "width", found.step), ("check_rise", "check", found.tests)):
+    text = "head and tail over the rest"
+    intervals = (("rise", "width", found.step), ("column_rise", "width", found.across), ("first_rise", "width", found.first),
+                 ("check_rise", "check", found.tests))  # fmt: skip
+    for name, dim, interval in intervals:
         for suffix, values in zip(("", "_low", "_high"), interval, strict=True):
             result[name + suffix] = ((dim,), values, {"long_name": text + suffix.replace("_", ", "), "units": "ln"})
     result["p_value"] = (("width",), found.p_value, {"long_name": "p of the step, signs of prompts flipped"})

@@ -71,6 +71,8 @@ class Proposal(NamedTuple):
         Share of the profile's variance beyond content that each explains.
     plateau : float
         Share of resamples in which a step fits better than a ramp.
+    across, first : Interval of arrays (W,)
+        The controls: step in column order that reaches as deep into the frame, and step of the first frame.
     tests, tests_p : Interval and array
         By `TESTS`, at the best width; each p for a mean of 0, two-sided.
     """
@@ -85,6 +87,8 @@ class Proposal(NamedTuple):
     p_corrected: Floats
     explained: Floats
     plateau: float
+    across: Interval
+    first: Interval
     tests: Interval
     tests_p: Floats
 
@@ -112,14 +116,19 @@ def propose(later_PS: Floats, first_PS: Floats, rows: int, columns: int, by: Sam
     options = {"confidence": by.confidence, "resamples": by.resamples, "seed": by.seed}
     step = inference.bootstrap_mean(step_PW, **options)  # type: ignore[arg-type]
     flips = inference.sign_flip(step_PW, resamples=by.flips, seed=by.seed)
-    tests_PO = _tests(later_PS, first_PS, own, across, best, across_width(width, rows, columns))
+    across_PW = _across(later_PS, own, across, rows, columns)
+    first_PW = first_PS @ own.step_WS.T
+    head_P, tail_P = ((later_PS - first_PS) @ end[best] for end in (own.head_WS, own.tail_WS))
+    over = [control[:, best] for control in (step_PW - across_PW, step_PW - first_PW, across_PW, first_PW)]
+    tests_PO = np.stack([head_P, tail_P, *over], axis=1)
     tests = inference.bootstrap_mean(tests_PO, **options)  # type: ignore[arg-type]
     tests_p = inference.sign_flip(tests_PO, resamples=by.flips, seed=by.seed).p_value
     low, high, plateau = _uncertain(later_PS, own, by)
     rest = _beyond_content(mean_S, rows, columns)
     share = explained / rest if rest > 0 else np.zeros(len(explained))
-    found = Proposal("", width, low, high, own.widths, step, flips.p_value, flips.p_corrected, share, plateau, tests,
-                     tests_p)  # fmt: skip
+    beside, first = (inference.bootstrap_mean(control, **options) for control in (across_PW, first_PW))  # type: ignore[arg-type]
+    found = Proposal("", width, low, high, own.widths, step, flips.p_value, flips.p_corrected, share, plateau, beside, first,
+                     tests, tests_p)  # fmt: skip
     return found._replace(verdict=judge(found, n, columns, by))
 
 
@@ -142,13 +151,12 @@ def judge(found: Proposal, n: int, columns: int, by: Sampling) -> str:
     return FOUND
 
 
-def _tests(later_PS: Floats, first_PS: Floats, own: Fits, across: Fits, best: int, deep: int) -> Floats:
-    """What is tested beside the step at one width, (P, len(TESTS)); NaN where the control can't be fitted."""
-    step_P, first_P = later_PS @ own.step_WS[best], first_PS @ own.step_WS[best]
-    at = np.flatnonzero(across.widths == deep)
-    column_P = later_PS @ across.step_WS[at[0]] if at.size else np.full(len(later_PS), np.nan)
-    head_P, tail_P = ((later_PS - first_PS) @ end[best] for end in (own.head_WS, own.tail_WS))
-    return np.stack([head_P, tail_P, step_P - column_P, step_P - first_P, column_P, first_P], axis=1)
+def _across(later_PS: Floats, own: Fits, across: Fits, rows: int, columns: int) -> Floats:
+    """Step in column order for each width in raster order, (P, W); NaN where that can't be fitted."""
+    place = {int(width): i for i, width in enumerate(across.widths)}
+    at = [place.get(across_width(int(width), rows, columns), -1) for width in own.widths]
+    steps_PW = np.column_stack([later_PS @ across.step_WS.T, np.full(len(later_PS), np.nan)])
+    return np.asarray(steps_PW[:, at])
 
 
 def _uncertain(later_PS: Floats, own: Fits, by: Sampling) -> tuple[int, int, float]:
@@ -172,5 +180,6 @@ def _beyond_content(mean_S: Floats, rows: int, columns: int) -> float:
 
 def _nothing(own: Fits) -> Proposal:
     none, missing = np.full(0, np.nan), np.full(len(TESTS), np.nan)
-    return Proposal(UNDECIDED, 0, 0, 0, own.widths, Interval(none, none, none), none, none, none, float("nan"),
+    empty = Interval(none, none, none)
+    return Proposal(UNDECIDED, 0, 0, 0, own.widths, empty, none, none, none, float("nan"), empty, empty,
                     Interval(missing, missing, missing), missing)  # fmt: skip

@@ -26,11 +26,11 @@ from workbench.analysis.visits import counted, too_few
 
 def reason(result: xr.Dataset, found: Proposal, by: Sampling, later_PS: Floats) -> str:
     """The sentences behind the verdict; `later_PS` is the profile of each prompt."""
-    attrs, columns = result.attrs, int(result.attrs["grid"][2])
+    attrs, columns = result.attrs, int(result.attrs["token_grid"][2])
     if few := too_few(attrs):
         return f"{few}: no width can be proposed from {counted(attrs)}."
     if not found.width:
-        return f"Frames of {attrs['grid'][1]} x {columns} tokens are too small to tell a step from the image's content."
+        return f"Frames of {attrs['token_grid'][1]} x {columns} tokens are too small to tell a step from the image's content."
     said = [_verdict(found, columns, by, later_PS), _compared(found, attrs), f"From {counted(attrs)}."]
     if attrs["confound"]:
         said.append(f"Confounded: {attrs['confound']}, so the first frame is no clean control.")

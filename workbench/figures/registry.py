@@ -65,10 +65,12 @@ FIGURES: dict[str, Entry] = {
     ),
     "sweep": Entry(f"{_HERE}.sweep", "sweep", "Detail Guidance by layer and weight, and what it keeps of the content"),
     "baselines": Entry(f"{_HERE}.baselines", "baselines", "Detail Guidance among other guidances"),
+    "profile": Entry(f"{_HERE}.profile", "profile", "|h| over the token index, and the boundary width it proposes"),
     "hierarchy_map": Entry(f"{_HERE}.hierarchy_map", "hierarchy", "The frame hierarchy over depth and denoising"),
     "hierarchy_contrasts": Entry(
         f"{_HERE}.hierarchy_contrasts", "hierarchy", "First frame, boundary, image edge: the contrasts and their nulls"
     ),
+    "stas_effects": Entry(f"{_HERE}.stas_effects", "stas", "What STAS changes in the videos, and what the controls do"),
     "hierarchy_dynamics": Entry(f"{_HERE}.hierarchy_dynamics", "hierarchy", "The hierarchy while the video is made"),
 }
 

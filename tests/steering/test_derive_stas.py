@@ -11,6 +11,7 @@ import xarray as xr
 from tests.planted_video import MASSIVE, TRUTHS, Size, planted_wan, video_recording
 from tests.tiny_wan import encode_wan
 from workbench.analysis.hierarchy import hierarchy
+from workbench.analysis.profile import profile
 from workbench.errors import SpecError
 from workbench.roles import with_roles
 from workbench.steering.attach import apply
@@ -22,13 +23,13 @@ MODEL = {"transformer_class": "WanTransformer3DModel", "config_hash": "c0", "wei
 ASKED = {"guidance_scale": 4.0, "steps": 20, "height": 64, "width": 64, "num_frames": 17}
 
 
-def recorded(truth: str = "all three levels", **size: Any) -> xr.Dataset:
+def recorded(truth: str = "all three levels", prompts: int = 24) -> xr.Dataset:
     attrs = {"model": {**MODEL, "revision": None}, "layout": {"family": "wan", "blocks": 3, "channels": 24}}
-    return video_recording(TRUTHS[truth], seed=3, size=Size(**size)).assign_attrs(**attrs, settings=ASKED)
+    return video_recording(TRUTHS[truth], seed=3, size=Size(prompts=prompts)).assign_attrs(**attrs, settings=ASKED)
 
 
 def found_in(recording: xr.Dataset) -> xr.Dataset:
-    return hierarchy(recording, resamples=400, permutations=400)
+    return hierarchy(recording, resamples=1000, permutations=1999)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,26 @@ def test_boundary_width_comes_from_the_evidence(recording, supported) -> None:
     assert width(boundary_width={"unit": "fraction", "value": 0.1}) == ("fraction", 0.1, "given")
     with pytest.raises(SpecError, match="5 x 6 x 6 tokens .* 18 tokens: .*from 1 to 17"):
         derive_stas(recording, boundary_width=18)
+
+
+def test_profile_proposes_the_width(recording, supported) -> None:
+    # Whether a width is proposed is the analysis' affair, and tested there; here it is what a spec makes of one.
+    found = profile(recording, resamples=200, flips=200).assign_attrs(proposed_width=6)
+    spec = derive_stas(recording, hierarchy=supported, profile=found)
+    assert spec.boundary_width.model_dump() == {"unit": "rows", "value": 1}
+    assert spec.evidence.provenance["boundary_width"] == "measured"
+    assert "proposes 6 tokens" in spec.recommended.source["boundary_width"]
+    assert "warning" not in spec.evidence.notes
+    other = derive_stas(recording, hierarchy=supported, profile=found.assign_attrs(proposed_width=4))
+    assert (other.boundary_width.unit, other.boundary_width.value) == ("tokens", 4)
+    assert "tested with a boundary width of 6 tokens" in other.evidence.notes["warning"]
+    none = derive_stas(recording, profile=found.assign_attrs(proposed_width=0, verdict="no plateau found"))
+    assert none.evidence.provenance["boundary_width"] == "given", "the recording's"
+    assert none.evidence.notes["profile"]["verdict"] == "no plateau found"
+    with pytest.raises(SpecError, match="the profile is of another model"):
+        derive_stas(recording, profile=found.assign_attrs(recording_model={**MODEL, "weight_hash": "w1"}))
+    with pytest.raises(SpecError, match="`profile` is no result"):
+        derive_stas(recording, profile=supported)
 
 
 def test_a_sweep_decides_what_is_not_given(recording, supported) -> None:

@@ -22,7 +22,7 @@ from workbench.steering.choose import (
     pick,
 )
 from workbench.steering.evidence import Swept
-from workbench.steering.hierarchy_evidence import Hierarchy, width_evidence
+from workbench.steering.hierarchy_evidence import Hierarchy, profile_notes, width_evidence
 from workbench.steering.source import model_of_recording, numbers, plain, store_of, versions, warning
 from workbench.steering.spec import StasSpec, Window
 from workbench.steering.windows import first_part
@@ -61,6 +61,7 @@ def derive_stas(
     recording: xr.Dataset,
     *,
     hierarchy: xr.Dataset | None = None,
+    profile: xr.Dataset | None = None,
     criterion: str = "workbench",
     layers: str | Sequence[str] = "auto",
     channels: Sequence[int] | Auto = "auto",
@@ -87,6 +88,9 @@ def derive_stas(
     hierarchy : xr.Dataset, optional
         What `workbench.analysis.hierarchy.hierarchy` found in a recording of the same model. Its verdict and contrasts go into
         the evidence; without it the spec says that the tokens' roles rest on the paper alone.
+    profile : xr.Dataset, optional
+        What `workbench.analysis.profile.profile` found in a recording of the same model; where it proposes a boundary width,
+        that is taken.
     criterion : str
         Criterion of `workbench.analysis.locate`.
     layers : str or sequence of str
@@ -95,8 +99,8 @@ def derive_stas(
     alpha_first, alpha_boundary : float or None
         None leaves the role's tokens alone.
     boundary_width : int or mapping
-        In tokens, or ``{"unit": "tokens" | "rows" | "fraction", "value": …}``. Default: the hierarchy's or the recording's, in
-        rows where it is a whole number of rows.
+        In tokens, or ``{"unit": "tokens" | "rows" | "fraction", "value": …}``. Default: the one that the
+        profile proposes, or the hierarchy's, or the recording's, in rows where it is a whole number of rows.
     reference : str
         ``"channel"`` or ``"joint"``.
     window : Window or mapping
@@ -119,7 +123,7 @@ def derive_stas(
     ------
     SpecError
         If the recording is of images; no channel is massive; the hierarchy is of another model, or its verdict is not
-        ``supported`` and `anyway` is False; a layer, channel or width does not exist; or a value is not valid.
+        ``supported`` and `anyway` is False; the profile is of another model; a layer, channel or width does not exist; or a value is not valid.
     AnalysisError
         If the recording can't be analysed.
     """
@@ -132,7 +136,7 @@ def derive_stas(
     given = {key: value for key, value in asked.items() if not (isinstance(value, str) and value == "auto")}
     swept = dict(sweep.settings) if sweep else {}
     settings = swept | given
-    levels = Hierarchy(hierarchy, model, anyway=anyway)
+    levels, profiled = Hierarchy(hierarchy, model, anyway=anyway), profile_notes(profile, model)
 
     found = locate(recording, criterion=criterion, branch="cond", **parameters)
     located, candidates = located_channels(found), candidates_of(found)
@@ -149,7 +153,7 @@ def derive_stas(
     else:
         picked = sorted({c for block in chosen for c in pick(block, massive_LC, located, found, state="leaving")})
     width, width_provenance, width_source = width_evidence(
-        settings.get("boundary_width", "auto"), recording, hierarchy, grid
+        settings.get("boundary_width", "auto"), grid, recording=recording, hierarchy=hierarchy, profile=profile
     )
     decided = str(found.attrs["verdict"]) == "supported"
     analysed = "measured" if decided else "undecided"
@@ -169,7 +173,7 @@ def derive_stas(
     source |= {key: "given" for key in given if key != "boundary_width"}
     recommended = _recommended(recording, sweep)
     warnings = [warning(found)] if not decided and {"layers", "channels"} - set(settings) else []
-    warnings += levels.warnings(picked)
+    warnings += levels.warnings(picked, width, grid)
     spec = StasSpec.create(
         model=model,
         layers=[block.path for block in chosen],
@@ -203,6 +207,7 @@ def derive_stas(
                 "blocks_in_model": depth,
                 "token_grid": list(grid),
                 "hierarchy": levels.notes(),
+                **profiled,
                 **({"warning": " ".join(warnings)} if warnings else {}),
                 **({"sweep": sweep.notes} if sweep else {}),
             },

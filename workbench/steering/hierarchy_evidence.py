@@ -65,7 +65,7 @@ class Hierarchy:
         """Which levels hold, in words."""
         return str(self.found.attrs.get("levels", "not said")) if self.found is not None else "not measured"
 
-    def warnings(self, channels: Sequence[int]) -> list[str]:
+    def warnings(self, channels: Sequence[int], width: Any, grid: tuple[int, int, int]) -> list[str]:
         """What a user of the spec has to know."""
         if self.found is None:
             return [NOT_MEASURED]
@@ -80,6 +80,9 @@ class Hierarchy:
         untested = sorted(set(channels) - tested)
         if untested:
             said.append(f"The hierarchy of channels {', '.join(map(str, untested))} was not tested.")
+        tested_width = self.found.attrs.get("boundary_width")
+        if tested_width is not None and in_rows(int(tested_width), grid) != width:
+            said.append(f"The hierarchy was tested with a boundary width of {tested_width} tokens.")
         return said
 
     def notes(self) -> dict[str, Any]:
@@ -116,15 +119,28 @@ def _plain(value: Any) -> Any:
 
 
 def width_evidence(
-    asked: Any, recording: xr.Dataset, hierarchy: xr.Dataset | None, grid: tuple[int, int, int]
+    asked: Any,
+    grid: tuple[int, int, int],
+    *,
+    recording: xr.Dataset,
+    hierarchy: xr.Dataset | None = None,
+    profile: xr.Dataset | None = None,
 ) -> tuple[Any, str, str]:
     """Return the boundary width as a spec has it, its provenance, and where it comes from in words.
 
-    A width in tokens that is a whole number of rows is written in rows, which mean the same at every resolution.
+    What the profile proposes, if it does; else what the hierarchy was tested with; else the recording's. A width in tokens
+    that is a whole number of rows is written in rows, which mean the same at every resolution.
     """
     if not (isinstance(asked, str) and asked == "auto"):
         given = isinstance(asked, Integral) and not isinstance(asked, bool)
         return ({"unit": "tokens", "value": int(asked)} if given else asked), "given", "given"
+    if profile is not None and int(profile.attrs["proposed_width"]):
+        tokens, low, high = (int(profile.attrs[f"{which}_width{end}"]) for which, end in _PROPOSED)
+        return (
+            in_rows(tokens, grid),
+            "measured",
+            f"measured: the profile of |h| proposes {tokens} tokens, {low} to {high}",
+        )
     places = {"the hierarchy": hierarchy.attrs if hierarchy is not None else {}, "the recording": recording.attrs}
     what = next((name for name, attrs in places.items() if "boundary_width" in attrs), "the workbench")
     if what in places:
@@ -132,8 +148,35 @@ def width_evidence(
         said = str(places[what].get("boundary_width_source", "given"))
     else:
         tokens, said = default_width(grid)
-    choice = said.startswith("default")
-    rows, rest = divmod(tokens, grid[2])
-    width = {"unit": "tokens", "value": tokens} if rest else {"unit": "rows", "value": rows}
     kind = "a choice: one row of tokens" if said == ONE_ROW else f"of {what}: {said}"
-    return width, "default" if choice else "given", f"{kind}; the paper's portion is not established (methods.md, B.3)"
+    provenance = "default" if said.startswith("default") else "given"
+    return in_rows(tokens, grid), provenance, f"{kind}; the paper's portion is not established (methods.md, B.3)"
+
+
+_PROPOSED = (("proposed", ""), ("best", "_low"), ("best", "_high"))
+
+
+def in_rows(tokens: int, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """A width in tokens as a spec has it: in rows, where that is a whole number of them."""
+    rows, rest = divmod(tokens, grid[2])
+    return {"unit": "tokens", "value": tokens} if rest else {"unit": "rows", "value": rows}
+
+
+def profile_notes(profile: xr.Dataset | None, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the profile said, for the evidence.
+
+    Raises
+    ------
+    SpecError
+        If it is no result of `workbench.analysis.profile.profile`, or is of another model.
+    """
+    if profile is None:
+        return {}
+    if profile.attrs.get("analysis") != "profile" or "proposed_width" not in profile.attrs:
+        raise SpecError(
+            f"`profile` is no result of the analysis of that name (its analysis is {profile.attrs.get('analysis')!r}). Pass "
+            "what `profile(recording)` returned, or nothing."
+        )
+    same_model(profile, model, "the profile", error=SpecError)
+    keys = ("verdict", "verdict_reason", "proposed_width", "best_width", "best_width_low", "best_width_high", "version")
+    return {"profile": {key: _plain(profile.attrs[key]) for key in keys if key in profile.attrs}}

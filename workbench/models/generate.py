@@ -14,7 +14,7 @@ from workbench.errors import WorkbenchError
 Encode = Callable[[Sequence[str]], Mapping[str, Any]]
 
 #: Name under which a steering method hooks into a transformer; here, so that the recorder can see it without knowing more.
-STEERING_HOOK = "workbench_detail_guidance"
+STEERING_HOOK = "workbench_steering"
 
 
 def is_steered(pipe: Any) -> bool:

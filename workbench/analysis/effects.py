@@ -163,7 +163,9 @@ def replicates(values_KSM: Floats, prompts: Sequence[str]) -> Floats:
     return np.asarray(inference.by_prompt(np.moveaxis(values_KSM, 1, 0), prompts)[0], dtype=np.float64)
 
 
-def interval(values_PX: Floats, *, confidence: float, resamples: int, seed: int) -> inference.Interval:
+def interval(
+    values_PX: Floats, *, confidence: float, resamples: int, seed: int, method: inference.Method = "expanded"
+) -> inference.Interval:
     """`inference.bootstrap_mean` of each column over the replicates for which it has a number."""
     rest = values_PX.shape[1:]
     flat = values_PX.reshape(len(values_PX), -1)
@@ -174,7 +176,7 @@ def interval(values_PX: Floats, *, confidence: float, resamples: int, seed: int)
         columns = np.flatnonzero(which.reshape(-1) == i)
         if pattern.any():
             part = inference.bootstrap_mean(
-                flat[np.ix_(pattern, columns)], confidence=confidence, resamples=resamples, seed=seed
+                flat[np.ix_(pattern, columns)], confidence=confidence, resamples=resamples, seed=seed, method=method
             )
             mean[columns], low[columns], high[columns] = part.mean, part.low, part.high
     return inference.Interval(mean.reshape(rest), low.reshape(rest), high.reshape(rest))

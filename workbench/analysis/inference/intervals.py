@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -162,10 +163,13 @@ def bootstrap(
     return Interval(value, low, high)
 
 
+@lru_cache(maxsize=4)
 def resampling_weights(n: int, resamples: int, seed: int) -> Floats:
     """Share of each replicate in each resample, shape (R, n): the mean of a resample is then one matrix product."""
     generator = np.random.default_rng(seed)
-    return np.asarray(generator.multinomial(n, np.full(n, 1.0 / n), size=resamples) / n, dtype=np.float64)
+    weights = np.asarray(generator.multinomial(n, np.full(n, 1.0 / n), size=resamples) / n, dtype=np.float64)
+    weights.setflags(write=False)  # shared between calls
+    return weights
 
 
 def _tails(n: int, confidence: float, method: Method) -> tuple[float, float]:

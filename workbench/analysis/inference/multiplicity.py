@@ -33,7 +33,17 @@ def adjust(p_values: NDArray[Any], *, method: Literal["holm", "fdr_bh"] = "holm"
     corrected = np.full(p.shape, np.nan)
     made = np.isfinite(p)
     if made.any():
-        corrected[made] = multipletests(p[made], method=method)[1]
+        # Not statsmodels' Holm, which collects garbage at every call: most of a second in a large process.
+        corrected[made] = _holm(p[made]) if method == "holm" else multipletests(p[made], method=method)[1]
+    return corrected
+
+
+def _holm(p_values: Floats) -> Floats:
+    """Holm (1979, *Scand. J. Stat.* 6, 65-70): step-down, each p times the number of tests that are left."""
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(stepped, 1.0)
     return corrected
 
 

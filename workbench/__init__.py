@@ -24,6 +24,8 @@ _VERBS = {
     "disruption": "workbench.analysis.disruption",
     "sweep": "workbench.sampling.sweep",
     "baselines": "workbench.sampling.baselines",
+    "stas_trial": "workbench.sampling.steer",
+    "stas_effects": "workbench.analysis.stas",
     "derive_dg": "workbench.steering.derive",
     "derive_stas": "workbench.steering.derive_stas",
     "load_spec": "workbench.steering.spec",

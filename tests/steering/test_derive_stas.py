@@ -176,6 +176,8 @@ def test_a_sweep_decides_what_is_not_given(recording, supported) -> None:
     assert [spec.evidence.provenance[f"alpha_{role}"] for role in ("first", "boundary")] == ["measured", "given"]
     assert spec.recommended.source["alpha_first"] == "measured: by the sweep in evidence"
     assert spec.evidence.notes["sweep"] == {"why": "x"}
+    with pytest.raises(SpecError, match="the sweep decides weight, and a STAS spec is derived from layers, channels"):
+        derive_stas(recording, sweep=Swept({"weight": 1.0}, {}, {}, {}))
 
 
 def test_several_blocks_and_named_ones(recording) -> None:

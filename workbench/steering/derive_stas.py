@@ -134,8 +134,7 @@ def derive_stas(
         "boundary_width": boundary_width, "reference": reference, "window": window, "branches": branches,
     }  # fmt: skip
     given = {key: value for key, value in asked.items() if not (isinstance(value, str) and value == "auto")}
-    swept = dict(sweep.settings) if sweep else {}
-    settings = swept | given
+    settings = _swept(sweep, asked) | given
     levels, profiled = Hierarchy(hierarchy, model, anyway=anyway), profile_notes(profile, model)
 
     found = locate(recording, criterion=criterion, branch="cond", **parameters)
@@ -156,21 +155,7 @@ def derive_stas(
         settings.get("boundary_width", "auto"), grid, recording=recording, hierarchy=hierarchy, profile=profile
     )
     decided = str(found.attrs["verdict"]) == "supported"
-    analysed = "measured" if decided else "undecided"
-    provenance = {
-        **{key: "established" if key in _ESTABLISHED else "default" for key in SOURCES},
-        "layers": analysed,
-        "channels": analysed,
-        "boundary_width": width_provenance,
-        **{key: sweep.provenance.get(key, "given") for key in swept if sweep},
-        **dict.fromkeys(given, "given"),
-    }
-    source = SOURCES | {"boundary_width": width_source}
-    source |= {
-        key: "undecided: " + source[key].removeprefix("measured: ") for key in ("layers", "channels") if not decided
-    }
-    source |= {key: f"{provenance[key]}: by the sweep in evidence" for key in swept}
-    source |= {key: "given" for key in given if key != "boundary_width"}
+    provenance, source = _standing(given, sweep, (width_provenance, width_source), decided=decided)
     recommended = _recommended(recording, sweep)
     warnings = [warning(found)] if not decided and {"layers", "channels"} - set(settings) else []
     warnings += levels.warnings(picked, width, grid)
@@ -216,6 +201,32 @@ def derive_stas(
     )
     spec.width_on(grid)
     return spec
+
+
+def _swept(sweep: Swept | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sweep decided; only what can be asked for here."""
+    settings = dict(sweep.settings) if sweep else {}
+    unknown = sorted(set(settings) - set(asked))
+    if unknown:
+        raise SpecError(f"the sweep decides {', '.join(unknown)}, and a STAS spec is derived from {', '.join(asked)}.")
+    return settings
+
+
+def _standing(
+    given: Mapping[str, Any], sweep: Swept | None, width: tuple[str, str], *, decided: bool
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return, of every choice, the word for where it comes from, and the words."""
+    swept = dict(sweep.provenance) if sweep else {}
+    swept = {key: swept.get(key, "given") for key in (sweep.settings if sweep else {})}
+    analysed = ("layers", "channels")
+    provenance = {key: "established" if key in _ESTABLISHED else "default" for key in SOURCES}
+    provenance |= dict.fromkeys(analysed, "measured" if decided else "undecided")
+    provenance |= {"boundary_width": width[0], **swept, **dict.fromkeys(given, "given")}
+    source = SOURCES | {"boundary_width": width[1]}
+    if not decided:
+        source |= {key: "undecided: " + source[key].removeprefix("measured: ") for key in analysed}
+    source |= {key: f"{word}: by the sweep in evidence" for key, word in swept.items()}
+    return provenance, source | dict.fromkeys(given, "given")
 
 
 def _grid(recording: xr.Dataset) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@
     python -m benchmarks.hierarchy_rates --write    and put them, and the power curve, into docs/
 
 Simulated recordings (`tests/planted_video.py`: image content that depends on place and moves, prompts that differ in every
-contrast) go through `workbench.analysis.hierarchy` itself. Seeds are fixed. About half an hour on one core.
+contrast) go through the functions of `workbench.analysis.hierarchy`. Seeds are fixed. About four minutes on one core.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 from scipy.stats import binomtest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the simulated recordings live with the tests
 
-from tests.planted_video import BOUNDARY, FIRST, TRUTHS, Size, Spread, Truth, video_recording  # noqa: E402
+from benchmarks.hierarchy_draws import SMALL, Judged  # noqa: E402
+from tests.planted_video import BOUNDARY, FIRST, TRUTHS, Size, Spread, Truth  # noqa: E402
 from workbench.analysis import hierarchy_rule as rule  # noqa: E402
-from workbench.analysis.hierarchy import SMALLEST_EFFECT, hierarchy  # noqa: E402
+from workbench.analysis.hierarchy import SMALLEST_EFFECT  # noqa: E402
 from workbench.analysis.hierarchy_contrasts import (  # noqa: E402
     DECIDING,
     FIRST_BOUNDARY,
@@ -42,7 +42,6 @@ BEGIN, END = "<!-- hierarchy rates: begin -->", "<!-- hierarchy rates: end -->"
 SETS = 200
 PROMPTS = (8, 16, 32)
 EFFECTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
-FAST: dict[str, Any] = {"resamples": 500, "permutations": 499}  # the docs say so; the analysis takes 2000 and 1999
 
 
 class Row(NamedTuple):
@@ -67,15 +66,10 @@ ANSWERS = (
 )  # fmt: skip
 
 
-def found(truth: Truth, prompts: int, count: int, *, start: int, spread: Spread | None = None) -> list[xr.Dataset]:
-    """Results on so many data sets, their small variables only."""
-    kept = []
-    for i in range(count):
-        data = video_recording(truth, size=Size(prompts=prompts), spread=spread, seed=start + i)
-        result = hierarchy(data, **FAST)
-        small = [name for name in result.data_vars if result[name].dims in ((), ("contrast",))]
-        kept.append(result[[*small, "p_corrected", "rotation_p_corrected"]].load())
-    return kept
+def found(truth: Truth, prompts: int, count: int, *, start: int, spread: Spread | None = None) -> list[Judged]:
+    """Results on so many data sets."""
+    size = Size(prompts=prompts, **SMALL)
+    return [Judged(truth, size, spread or Spread(), start + i) for i in range(count)]
 
 
 def rate(hits: Any) -> str:
@@ -94,9 +88,9 @@ def answers() -> list[str]:
         for n in PROMPTS if row.right == row.what else PROMPTS[1:2]:
             start = 1_000_000 * (number + 1) + 10_000 * n
             results = found(row.truth, n, SETS, start=start, spread=row.spread)
-            said = np.asarray([result.attrs["levels"] for result in results])
+            said = np.asarray([result.levels for result in results])
             right, open_ = said == row.right, said == rule.UNDECIDED
-            specific = [result.attrs["specific"] for result in results]
+            specific = [result.specific for result in results]
             counts = " / ".join(str(specific.count(word)) for word in ("yes", "no", "not known"))
             cells = (f"{right.mean():.1%}", f"{open_.mean():.1%}", rate(~right & ~open_), counts)
             rows.append(f"| {row.what} | {n} | " + " | ".join(cells) + " |")
@@ -116,29 +110,27 @@ def type_one() -> list[str]:
         for i, (name, (n, spread)) in enumerate(settings.items())
     }
 
-    def row(title: str, hit: Callable[[xr.Dataset], Any]) -> str:
+    def row(title: str, hit: Callable[[Judged], Any]) -> str:
         return f"| {title} | " + " | ".join(rate([bool(hit(r)) for r in each]) for each in results.values()) + " |"
 
-    def held(result: xr.Dataset) -> np.ndarray:
-        at = result.sel(contrast=list(DECIDING))
-        return np.asarray((at["overall_low"] <= 0) & (at["overall_high"] >= 0))
+    def held(result: Judged) -> np.ndarray:
+        low, high = ([result.of(f"overall_{end}", name) for name in DECIDING] for end in ("low", "high"))
+        return (np.asarray(low) <= 0) & (np.asarray(high) >= 0)
 
     coverage = " | ".join(f"{np.mean([held(r) for r in each]):.1%}" for each in results.values())
     return [
         "| p ≤ 0.05 | " + " | ".join(settings) + " |",
         "|---|" + "---:|" * len(settings),
-        *(row(name, lambda r, c=name: r["overall_p"].sel(contrast=c) <= 0.05) for name in DECIDING),
-        row("any of these, corrected", lambda r: (r["overall_p_corrected"] <= 0.05).any()),
-        row("any contrast, layer and timestep, corrected", lambda r: (r["p_corrected"] <= 0.05).any()),
-        row("frames shuffled, either contrast, corrected", lambda r: (r["shuffle_p"] <= 0.05).any()),
-        row("boundaries rotated", lambda r: r.attrs["rotation_p"] <= 0.05),
-        row(
-            "boundaries rotated, any layer and timestep, corrected", lambda r: (r["rotation_p_corrected"] <= 0.05).any()
-        ),
-        row("trend over the roles", lambda r: r["trend_p"] <= 0.05),
-        row("whole order in more than half of the prompts", lambda r: r["ordered_p"] <= 0.05),
-        row("early against late, any, corrected", lambda r: (r["early_minus_late_p_corrected"] <= 0.05).any()),
-        row("any level claimed", lambda r: r.attrs["levels"] in rule.CLAIMED),
+        *(row(name, lambda r, c=name: r.of("overall_p", c) <= 0.05) for name in DECIDING),
+        row("any of these, corrected", lambda r: r.small("overall_p_corrected")),
+        row("any contrast, layer and timestep, corrected", lambda r: r.small("p_corrected")),
+        row("frames shuffled, either contrast, corrected", lambda r: r.small("shuffle_p")),
+        row("boundaries rotated", lambda r: r.small("rotation_p_overall")),
+        row("boundaries rotated, any layer and timestep, corrected", lambda r: r.small("rotation_p_corrected")),
+        row("trend over the roles", lambda r: r.small("trend_p")),
+        row("whole order in more than half of the prompts", lambda r: r.small("ordered_p")),
+        row("early against late, any, corrected", lambda r: r.small("early_minus_late_p_corrected")),
+        row("any level claimed", lambda r: r.levels in rule.CLAIMED),
         f"| intervals that hold the truth, of the contrasts that decide | {coverage} |",
     ]
 
@@ -155,9 +147,9 @@ def at_margin() -> list[str]:
         for n in PROMPTS[:2]:
             start = 60_000_000 + 100_000 * number + 1000 * n
             results = found(truth, n, SETS, start=start, spread=Spread(middle=0.0))
-            words = [[str(r["contrast_verdict"].sel(contrast=part).values) for part in parts] for r in results]
-            claimed = [set(said) == {"supported"} for said in words]
-            rows.append(f"| {name} | {n} | {rate(claimed)} | {rate(['not supported' in said for said in words])} |")
+            words = [[r.states[part] for part in parts] for r in results]
+            claimed = [set(said) == {rule.ABOVE} for said in words]
+            rows.append(f"| {name} | {n} | {rate(claimed)} | {rate([rule.NOT_ABOVE in said for said in words])} |")
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -174,7 +166,7 @@ def over_time() -> list[str]:
             results = found(truth, n, SETS // 2, start=70_000_000 + 100_000 * number + 1000 * n)
             cells = []
             for name in (FIRST_INTERIOR, ROWS_COLUMNS):
-                said = [str(r["dynamics"].sel(contrast=name).values) for r in results]
+                said = [str(r.of("dynamics", name)) for r in results]
                 counts = [said.count(word) for word in ("stronger early", "stronger late", "steady", "undecided")]
                 cells.append(" / ".join(f"{count / len(said):.0%}" for count in counts))
             rows.append(f"| {early:g} at the first step, {2 - early:g} at the last | {n} | " + " | ".join(cells) + " |")
@@ -193,7 +185,7 @@ def power() -> list[str]:
         for i, n in enumerate(PROMPTS):
             start = 80_000_000 + 100_000 * j + 1000 * n
             results = found(Truth(first=2 * effect, boundary=effect), n, SETS // 2, start=start)
-            said = [result.attrs["levels"] for result in results]
+            said = [result.levels for result in results]
             curve[:, i, j] = said.count(rule.ALL) / len(said), said.count(rule.NONE) / len(said)
             cells.append(" / ".join(f"{share:.0%}" for share in curve[:, i, j]))
         rows.append(f"| {effect:g} | " + " | ".join(cells) + " |")

@@ -102,6 +102,8 @@ class Size:
     steps: int = 4
     grid: tuple[int, int, int] = field(default=GRID)
     width: int = 6
+    channels: int = CHANNELS
+    massive: dict[int, int] = field(default_factory=lambda: dict(MASSIVE))
 
 
 def video_recording(
@@ -109,6 +111,21 @@ def video_recording(
 ) -> xr.Dataset:
     """A recording as in `docs/schema.md`, one branch, tier full, with two massive channels among ordinary ones."""
     truth, size, spread = truth or Truth(), size or Size(), spread or Spread()
+    frame, row, column = np.indices(size.grid).reshape(3, -1)
+    recording = to_dataset(
+        hidden_states(truth, size, spread, seed),
+        ranks=3,
+        keep_hidden=True,
+        prompts=[f"prompt {i}" for i in range(size.prompts) for _ in range(size.seeds)],
+        seeds=list(range(size.seeds)) * size.prompts,
+    )
+    recording = recording.assign_coords(frame=("token", frame), row=("token", row), column=("token", column))
+    recording = recording.assign_coords(layer=text(["input", *(f"blocks.{i}" for i in range(size.blocks))]))
+    return with_roles(recording, size.width)
+
+
+def hidden_states(truth: Truth, size: Size, spread: Spread, seed: int) -> np.ndarray:
+    """The states of a recording: sample, branch (one), layer (`input` first), timestep, token, channel; float32."""
     rng = np.random.default_rng(seed)
     (frames, rows, columns), n, steps = size.grid, size.prompts * size.seeds, size.steps
     frame, row, column = np.indices(size.grid).reshape(3, -1)
@@ -127,25 +144,16 @@ def video_recording(
     factor = np.linspace(truth.early, 2.0 - truth.early, steps) if steps > 1 else np.ones(1)
     planted = (truth.first * factor + at_first)[:, :, None] * is_first
     planted = planted + (truth.boundary * factor + at_boundary)[:, :, None] * is_boundary
-    scale = np.exp(0.3 * rng.standard_normal(CHANNELS))
-    shape = (n, 1, size.blocks + 1, steps, len(frame), CHANNELS)
+    scale = np.exp(0.3 * rng.standard_normal(size.channels))
+    shape = (n, 1, size.blocks + 1, steps, len(frame), size.channels)
     h = rng.standard_normal(shape) * scale * np.exp(image)[:, None, None, None, :, None]
     level = np.repeat(rng.standard_normal(size.prompts), size.seeds) * spread.level
-    for channel, sign in MASSIVE.items():
+    for channel, sign in size.massive.items():
         logs = image[:, None, None, :] + planted[:, None]
         noise = spread.token * rng.standard_normal((n, size.blocks, steps, len(frame)))
         layers = 0.1 * np.arange(size.blocks)[:, None, None] + 0.2 * np.linspace(1, 0, steps)[:, None]
         h[:, 0, 1:, :, :, channel] = sign * SIZE * np.exp(logs + noise + layers + level[:, None, None, None])
-    recording = to_dataset(
-        h.astype(np.float32),
-        ranks=3,
-        keep_hidden=True,
-        prompts=[f"prompt {i}" for i in range(size.prompts) for _ in range(size.seeds)],
-        seeds=list(range(size.seeds)) * size.prompts,
-    )
-    recording = recording.assign_coords(frame=("token", frame), row=("token", row), column=("token", column))
-    recording = recording.assign_coords(layer=text(["input", *(f"blocks.{i}" for i in range(size.blocks))]))
-    return with_roles(recording, size.width)
+    return h.astype(np.float32)
 
 
 def _own(rng: np.random.Generator, size: Size, spread: Spread) -> np.ndarray:

@@ -29,7 +29,7 @@ from workbench.analysis.hierarchy_parts import (
     add_overall,
     add_visits,
 )
-from workbench.analysis.hierarchy_regions import measure, places_of, rotations_of
+from workbench.analysis.hierarchy_regions import measure, need_hidden, places_of, rotations_of
 from workbench.analysis.hierarchy_verdict import judge
 from workbench.analysis.visits import TEXT, Visits
 from workbench.errors import AnalysisError
@@ -108,6 +108,7 @@ def hierarchy(
         )
     by = _sampling(confidence, resamples, permutations, seed)
     places = places_of(recording, width)
+    need_hidden(recording)
     visits = Visits(recording, branch)
     chosen = choose(recording, visits, channels, branch)
     ordinary = control_channels(visits, chosen.anywhere, chosen.labels, controls)

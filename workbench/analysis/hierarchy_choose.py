@@ -60,7 +60,8 @@ def choose(recording: xr.Dataset, visits: Visits, channels: Sequence[int] | None
         if visits.channels_missing:  # no ratio to the median channel, so none can be said to be massive
             nowhere = np.zeros((len(visits.layers), len(given)), dtype=bool)
             return Chosen(given, nowhere, set(given), "channels given by the caller")
-    found = locate(recording, branch=branch, resamples=1)
+    # Statistics suffice for the criterion that decides; with hidden states, others would read all of them.
+    found = locate(recording.drop_vars("hidden", errors="ignore"), branch=branch, resamples=1)
     at = found["massive"].sel(criterion=found.attrs["criterion"]).transpose("layer", "channel")
     anywhere = {int(c) for c in found["channel"].values[at.values.any(axis=0)]}
     source = f"{found.attrs['criterion']} (version {found.attrs['criterion_version']})"
@@ -86,7 +87,10 @@ def control_channels(visits: Visits, massive: set[int], chosen: Sequence[int], c
     pool = [i for i in np.argsort(size_C, kind="stable") if size_C[i] > 0 and int(labels[i]) not in {*massive, *chosen}]
     if not pool or not count:
         return []
-    ranks = np.unique(np.linspace(0, len(pool) - 1, count + 2).round()[1:-1].astype(int))
+    every = np.arange(len(pool))
+    ranks = (
+        every if count >= len(pool) else np.unique(np.linspace(0, len(pool) - 1, count + 2).round()[1:-1].astype(int))
+    )
     return [int(labels[pool[rank]]) for rank in ranks]
 
 

@@ -60,7 +60,7 @@ def rotated(values_POX: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """
     mean_OX = np.asarray(values_POX, dtype=np.float64).mean(axis=0)
     spread = mean_OX.std(axis=0)
-    score = np.divide(mean_OX - mean_OX.mean(axis=0), spread, out=np.zeros_like(mean_OX), where=spread > 1e-7)
+    score = np.divide(mean_OX - mean_OX.mean(axis=0), spread, out=np.zeros_like(mean_OX), where=spread > 1e-6)
     flat = score.reshape(len(score), -1)
     p = (flat >= flat[0] - 1e-9).mean(axis=0)
     corrected = inference.max_statistic(flat[0], flat, exact=True)

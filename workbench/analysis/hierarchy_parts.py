@@ -160,11 +160,12 @@ def add_nulls(
     p[[NAMES.index(name) for name in SHUFFLED]] = test.p_corrected
     text = "p, frame labels shuffled inside prompts; NaN where frames do not enter alone"
     new["shuffle_p"] = ("contrast", p, {"long_name": text})
-    result.attrs["shuffle_exact"] = test.exact
+    result.attrs["shuffle_exact"] = bool(test.exact)
     result.attrs["shuffle_smallest_p"] = float(max(frames.shape[1] ** -len(frames), 1 / test.permutations))
     values = overall(rotated_PLTMO, counts)
     put(new, "rotation_value", ("rotation",), values, "boundary minus rest after the rotation", by)
-    result.attrs["rotation_p"] = float(rotated(values)[0])
+    result.attrs["rotation_p"] = alone_p = float(rotated(values)[0])
+    new["rotation_p_overall"] = ((), alone_p, {"long_name": "p, frame boundaries rotated, of the aggregate"})
     visits = np.einsum("pltmo,lm->polt", rotated_PLTMO, counts.layer_weights())
     alone, corrected = rotated(visits)
     dims = ("layer", "timestep")

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from workbench.analysis.visits import Visits, decode_hidden, require
+from workbench.analysis.visits import Visits, decode_hidden
 from workbench.errors import AnalysisError
 from workbench.roles import grid_of, roles_of, width_of
 
@@ -98,6 +99,15 @@ class Measured(NamedTuple):
     rotated_SLTMO: NDArray[np.float32]
 
 
+def need_hidden(recording: xr.Dataset) -> None:
+    """Raise `AnalysisError` unless the recording holds the hidden state of every token."""
+    if "hidden" not in recording:
+        raise AnalysisError(
+            "the frame hierarchy needs the hidden state of every token, and this recording holds statistics only. Record "
+            "again with --tier full (of chosen layers and steps, if it gets too large: --select)."
+        )
+
+
 def measure(visits: Visits, places: Places, at_K: NDArray[np.int64], massive: int) -> Measured:
     """Reduce the hidden states of chosen channels, a chunk of the store at a time.
 
@@ -116,16 +126,10 @@ def measure(visits: Visits, places: Places, at_K: NDArray[np.int64], massive: in
     AnalysisError
         If the recording has no hidden states, or some that are not finite.
     """
-    if "hidden" not in visits.recording:
-        raise AnalysisError(
-            "the frame hierarchy needs the hidden state of every token, and this recording holds statistics only. Record "
-            "again with --tier full (of chosen layers and steps, if it gets too large: --select)."
-        )
-    require(visits.recording, "hidden")
+    need_hidden(visits.recording)
     order = ("sample", "layer", "timestep", "token", "channel")
     hidden = visits.recording["hidden"].transpose(*order).isel(channel=at_K)
-    frames, rows, columns = places.grid
-    shifts, edge_PO = rotations_of(places)
+    frames, shifts = places.grid[0], rotations_of(places)[0]
     shape = tuple(hidden.sizes[d] for d in order[:3])
     logs = np.empty((*shape, len(at_K), frames, len(REGIONS)), dtype=np.float32)
     rotated = np.empty((*shape, massive, len(shifts)), dtype=np.float32)
@@ -137,13 +141,20 @@ def measure(visits: Visits, places: Places, at_K: NDArray[np.int64], massive: in
             raise AnalysisError(
                 f"hidden states of sample {label} are not finite; `workbench verify` says what is missing."
             )
-        run = np.moveaxis(size.reshape(*size.shape[:3], frames, rows * columns, len(at_K)), -1, 3)  # …, K, F, P
-        logs[at] = _ln(run @ places.weights_PR)
-        later = run[:, :, :, :massive, 1:]
-        on = later @ edge_PO
-        rest = (later.sum(axis=-1, keepdims=True) - 2 * places.width * on) / (rows * columns - 2 * places.width)
-        rotated[at] = (_ln(on) - _ln(rest)).mean(axis=-2)
+        logs[at], rotated[at] = reduce_states(size, places, massive)
     return Measured(logs, rotated)
+
+
+def reduce_states(size_XNK: NDArray[np.float32], places: Places, massive: int) -> Measured:
+    """Reduce |h| of visits, shape (…, N, K), to the means of `Measured`, with … in place of S, L, T."""
+    frames, rows, columns = places.grid
+    run = np.moveaxis(size_XNK.reshape(*size_XNK.shape[:-2], frames, rows * columns, size_XNK.shape[-1]), -1, -3)
+    logs = _ln(run @ places.weights_PR)  # …, K, F, R
+    later = run[..., :massive, 1:, :]
+    on = later @ rotations_of(places)[1]
+    rest = (later.sum(axis=-1, keepdims=True) - 2 * places.width * on) / (rows * columns - 2 * places.width)
+    turned = (_ln(on) - _ln(rest)).mean(axis=-2)
+    return Measured(logs.astype(np.float32), turned.astype(np.float32))
 
 
 def _ln(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -66,6 +66,11 @@ class Evidence:
         """Whether there are the tokens, or frames, that it needs."""
         return bool(np.isfinite(self.at("overall", contrast)))
 
+    def specific(self, contrast: str) -> str:
+        """Whether a contrast exceeds that of ordinary channels."""
+        low, high = (self.at(f"specific_{end}", contrast) for end in ("low", "high"))
+        return "yes" if low > self.margin else "no" if high < self.margin else "not known"
+
     def states(self, variable: str) -> dict[str, str]:
         """State of each deciding contrast, of the massive (`overall`) or the ordinary channels (`control`)."""
         low, high, p = (
@@ -89,23 +94,24 @@ def judge(result: xr.Dataset) -> None:
     has_control = bool(result.sizes["control_channel"])
     attrs["levels"], attrs["verdict"] = found, rule.verdict_of(found)
     attrs["control_levels"] = rule.levels(evidence.states("control")) if has_control else "not asked"
-    specific = {}
-    for name in CONTRASTS:
-        low, high = (evidence.at(f"specific_{end}", name) for end in ("low", "high"))
-        specific[name] = "yes" if low > evidence.margin else "no" if high < evidence.margin else "not known"
+    specific = {name: evidence.specific(name) for name in CONTRASTS}
     verdicts = {
         name: "not judged" if name not in states else "undecided" if confounded else THREE[states[name]]
         for name in CONTRASTS
     }
     reasons = {name: _reason(evidence, name, states.get(name)) for name in CONTRASTS}
     words = {"contrast_verdict": verdicts, "contrast_reason": reasons, "contrast_specific": specific}
-    claimed = [name for name in rule.CLAIMED.get(found, ()) if name in states]
-    said = {specific[name] for name in claimed}
-    attrs["specific"] = "no" if "no" in said else "yes" if said == {"yes"} else "not known"
-    if not claimed or not has_control:
-        attrs["specific"] = "not asked"
+    attrs["specific"] = specific_answer(evidence, states, found) if has_control else "not asked"
     attrs["verdict_reason"] = _sentence(result, evidence, states, reasons, found)
     result.update({key: ("contrast", np.asarray(list(of.values()), dtype=TEXT)) for key, of in words.items()})
+
+
+def specific_answer(evidence: Evidence, states: dict[str, str], found: str) -> str:
+    """Whether all that is claimed exceeds ordinary channels."""
+    said = {evidence.specific(name) for name in rule.CLAIMED.get(found, ()) if name in states}
+    if not said:
+        return "not asked"
+    return "no" if "no" in said else "yes" if said == {"yes"} else "not known"
 
 
 def _reason(evidence: Evidence, name: str, state: str | None) -> str:

@@ -5,9 +5,9 @@ is corrected for the others: intersection-union, Berger 1982, *Technometrics* 24
 
 1. the step is above 0, corrected for all widths tried (signs of prompts flipped, largest statistic), and at least the smallest
    effect;
-2. it is above the step in column order, and above the step of the first frame at the same places, whose tokens are no boundary but
-   show the same image;
-3. so is each end of the run by itself: sky over ground is no boundary;
+2. so it is over the step in column order, and over the step of the first frame at the same places, whose tokens are no
+   boundary but show the same image;
+3. so is each end of the run by itself, over the first frame's: sky over ground is no boundary;
 4. a step fits better than a ramp in most resamples of prompts (a *plateau*), and the width's interval is no longer than a row.
 
 Legend: P prompts, S places of a run, W widths, R resamples.
@@ -141,9 +141,10 @@ def judge(found: Proposal, n: int, columns: int, by: Sampling) -> str:
     if not (found.p_corrected[best] <= by.alpha and mean >= by.smallest_effect):
         # Where one row at each end is content (few rows), nothing is known of the likeliest boundary of all.
         return NONE if columns in found.widths else UNDECIDED
-    above = dict(zip(TESTS, (found.tests.mean > 0) & (found.tests_p <= by.alpha), strict=True))
+    raised = (found.tests.mean > 0) & (found.tests_p <= by.alpha)
+    above = dict(zip(TESTS, raised & (found.tests.mean >= by.smallest_effect), strict=True))
     if not (above["over columns"] and above["over first frame"]):
-        return EDGES if above["columns"] or above["first frame"] else UNDECIDED
+        return EDGES if raised[TESTS.index("columns")] or raised[TESTS.index("first frame")] else UNDECIDED
     if not (above["head"] and above["tail"]):
         return ONE_END
     if found.plateau < PLATEAU or found.high - found.low > columns:

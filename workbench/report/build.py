@@ -18,9 +18,20 @@ from workbench.figures import registry
 from workbench.progress import Progress
 from workbench.report.html import cards, render
 from workbench.report.markdown import markdown
-from workbench.report.sections import channels, guidance, lead, provenance, states, the_recording, title, trajectory
+from workbench.report.sections import (
+    Section,
+    channels,
+    guidance,
+    lead,
+    provenance,
+    states,
+    the_recording,
+    title,
+    trajectory,
+)
 from workbench.report.trials import TRIED
-from workbench.report.tried import Given, tried
+from workbench.report.tried import Given, of_videos, tried
+from workbench.report.video import ANALYSED, is_video, recorded, stas_section
 from workbench.store import open_recording
 
 
@@ -32,6 +43,7 @@ def report(
     disrupted: Given | None = None,
     swept: Given | None = None,
     baselines: Given | None = None,
+    stas: Given | None = None,
     spec: Any = None,
     comparison: str | Path | None = None,
     criterion: str = "workbench",
@@ -51,8 +63,8 @@ def report(
         replaced, others are left alone.
     experiments : sequence of path or Dataset, optional
         Swap experiments of the same model, from ``workbench record --experiment``.
-    disrupted, swept, baselines : path or Dataset, optional
-        What `workbench.disrupt`, `workbench.sweep` and `workbench.baselines` measured.
+    disrupted, swept, baselines, stas : path or Dataset, optional
+        What `workbench.disrupt`, `workbench.sweep`, `workbench.baselines` and `workbench.stas_trial` measured.
     spec : spec, mapping or path, optional
         A steering spec to show.
     comparison : path, optional
@@ -95,16 +107,16 @@ def report(
             f"{comparison} holds no comparison.png; make it with `workbench sample … --compare --out {comparison}`."
         )
     evidence, drawn = draw_all(
-        recording, folder, experiments=experiments, disrupted=disrupted, swept=swept, baselines=baselines,
+        recording, folder, experiments=experiments, disrupted=disrupted, swept=swept, baselines=baselines, stas=stas,
         criterion=criterion, branch=branch, progress=progress,
     )  # fmt: skip
     sections = [
-        the_recording(recording, drawn),
+        the_recording(recording, drawn, recorded(recording, out / "previews")),
         states(drawn),
         channels(evidence["locate"], drawn),
         trajectory(evidence["modulation"], drawn),
-        *(section(evidence[name], drawn) for name, section in TRIED.items() if name in evidence),
-        *([guidance(given, comparison)] if given or comparison else []),
+        *(section(evidence[name], drawn) for name, section in (ANALYSED | TRIED).items() if name in evidence),
+        *_steered(recording, given, comparison, evidence.get("stas"), drawn, out),
         provenance(recording),
     ]
     numbers: dict[str, Any] = {name: dict(result.attrs) for name, result in evidence.items() if name != "recording"}
@@ -133,6 +145,7 @@ def draw_all(
     disrupted: Given | None = None,
     swept: Given | None = None,
     baselines: Given | None = None,
+    stas: Given | None = None,
     criterion: str = "workbench",
     branch: str = "cond",
     progress: bool = True,
@@ -143,14 +156,14 @@ def draw_all(
     ----------
     recording : xr.Dataset
     folder : Path
-    experiments, disrupted, swept, baselines, criterion, branch, progress
+    experiments, disrupted, swept, baselines, stas, criterion, branch, progress
         As `report` takes them.
 
     Returns
     -------
     evidence : dict
-        ``recording``, ``locate``, ``modulation`` and, where given, ``causal``, ``disruption``, ``sweep``, ``baselines``:
-        what the figures are drawn from.
+        ``recording``, ``locate``, ``modulation``; of videos with their hidden states ``profile`` and ``hierarchy``; and, where
+        given, ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``: what the figures are drawn from.
     drawn : dict
         Figure → its title, caption and files.
     """
@@ -158,6 +171,7 @@ def draw_all(
         found = locate(recording, criterion=criterion, branch=branch)
         bar.advance()
         evidence = {"recording": recording, "locate": found, "modulation": modulation(recording, branch=branch)}
+        evidence |= of_videos(recording, found, branch=branch)
         evidence |= tried(
             recording,
             found,
@@ -165,6 +179,7 @@ def draw_all(
             disrupted=disrupted,
             swept=swept,
             baselines=baselines,
+            stas=stas,
             branch=branch,
         )
         bar.advance()
@@ -174,6 +189,23 @@ def draw_all(
             if entry.needs in evidence and not registry.missing(name, evidence[entry.needs])
         }
     return evidence, drawn
+
+
+def _steered(
+    recording: xr.Dataset,
+    spec: dict[str, Any] | None,
+    comparison: str | Path | None,
+    trial: xr.Dataset | None,
+    drawn: Mapping[str, Any],
+    out: Path,
+) -> list[Section]:
+    """The section of the spec: of Detail Guidance or of STAS, whichever it is of; of neither where there is nothing."""
+    if spec is None and comparison is None and trial is None:
+        return []
+    method = spec["method"] if spec is not None else "stas" if is_video(recording) else "detail_guidance"
+    if method == "stas":
+        return [stas_section(spec, None if comparison is None else Path(comparison), trial, dict(drawn), out)]
+    return [guidance(spec, comparison)]
 
 
 def _draw(

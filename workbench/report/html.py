@@ -16,6 +16,7 @@ from PIL import Image
 from workbench import __version__
 from workbench.figures.preview import data_uri
 from workbench.report.sections import Section, completed, lead, title
+from workbench.report.video import steers
 
 
 def render(
@@ -64,8 +65,10 @@ QUESTIONS = {
     "locate": "Are there massive activations?",
     "causal": "Does the timestep embedding modulate them?",
     "modulation": "Does the timestep embedding modulate them?",
+    "hierarchy": "Do they follow the video's frames?",
     "disruption": "What do they carry?",
     "sweep": "Does Detail Guidance add detail?",
+    "stas": "Does STAS make the videos better?",
 }
 
 
@@ -78,9 +81,12 @@ def cards(evidence: Mapping[str, xr.Dataset], spec: dict[str, Any] | None) -> li
             answered[question] = {
                 "question": question,
                 "verdict": attrs["verdict"],
-                "reason": attrs["verdict_reason"],
+                "reason": _brief(attrs),
             }
-    if spec is not None:
+    if spec is not None and spec["method"] == "stas":
+        question = "Is there a STAS spec?"
+        answered[question] = {"question": question, "verdict": "derived", "reason": steers(spec)}
+    elif spec is not None:
         question = "Is there a Detail Guidance spec?"
         answered[question] = {
             "question": question,
@@ -89,6 +95,12 @@ def cards(evidence: Mapping[str, xr.Dataset], spec: dict[str, Any] | None) -> li
             f"{spec['layer']}; weight {spec['weight']:g}.",
         }
     return list(answered.values())
+
+
+def _brief(attrs: Mapping[str, Any]) -> str:
+    """The reason of a verdict; of the hierarchy, whose reason fills a paragraph, its first sentence."""
+    reason = str(attrs["verdict_reason"])
+    return reason.split(". ")[0].rstrip(".") + "." if "levels" in attrs else reason
 
 
 def _weight(weight: float | dict[str, Any]) -> str:

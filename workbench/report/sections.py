@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ class Section:
     text: str
     tables: list[dict[str, Any]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
-    previews: list[dict[str, Any]] = field(default_factory=list)
     details: list[dict[str, str]] = field(default_factory=list)
+    previews: list[dict[str, Any]] = field(default_factory=list)
 
 
 Drawn = dict[str, dict[str, Any]]
+
+#: Figures of what was generated.
+PICTURES = ("images", "frame_strip")
 
 #: What an action of a spec does, in words.
 ACTIONS = {
@@ -60,25 +64,32 @@ def lead(recording: xr.Dataset) -> str:
         f"{completed(recording)} samples ({len(settings['prompts'])} prompts × {seeds} seed{'s' if seeds > 1 else ''}), "
         f"{recording.sizes['timestep']} denoising steps, guidance scale {settings['guidance_scale']:g}, "
         f"{recording.sizes['layer'] - 1} blocks of {recording.sizes['channel']} channels, "
-        f"{recording.sizes['token']} image tokens."
+        f"{_tokens(recording)}."
     )
 
 
-def the_recording(recording: xr.Dataset, drawn: Drawn) -> Section:
-    """What was generated."""
+def _tokens(recording: xr.Dataset) -> str:
+    frames = int(recording["frame"].max()) + 1 if "frame" in recording.coords else 1
+    tokens = recording.sizes["token"]
+    return f"{tokens} video tokens in {frames} latent frames" if frames > 1 else f"{tokens} image tokens"
+
+
+def the_recording(recording: xr.Dataset, drawn: Drawn, previews: Sequence[dict[str, Any]] = ()) -> Section:
+    """What was generated; of videos `previews` move."""
     return Section(
         "recording",
         "The recording",
         "A sample is one prompt with one seed. Intervals and verdicts are over prompts: the samples of a prompt are averaged "
         "first. With one prompt only they are over its seeds, and hold for this prompt. "
         f"Tier: {recording.attrs['tier']}. dtype: {recording.attrs['dtype']}.",
-        figures=[figure for name, figure in drawn.items() if name == "images"],
+        figures=[figure for name, figure in drawn.items() if name in PICTURES],
+        previews=list(previews),
     )
 
 
 def states(drawn: Drawn) -> Section:
     """The hidden states themselves."""
-    figures = [f for name, f in drawn.items() if f["needs"] == "recording" and name != "images"]
+    figures = [f for name, f in drawn.items() if f["needs"] == "recording" and name not in PICTURES]
     return Section(
         "states", "Hidden states", "The output of the blocks on the residual stream, image tokens.", [], figures
     )
@@ -130,7 +141,7 @@ def channels(found: xr.Dataset, drawn: Drawn) -> Section:
         found.attrs["verdict_reason"],
         tables,
         [f for f in drawn.values() if f["needs"] == "locate"],
-        [{"title": "Parameters of the criterion", "text": _pretty(found.attrs["parameters"])}],
+        [{"title": "Parameters of the criterion", "text": pretty(found.attrs["parameters"])}],
     )
 
 
@@ -154,13 +165,14 @@ def guidance(spec: dict[str, Any] | None, comparison: str | Path | None) -> Sect
         "in the image-token state that enters block m.",
     )
     if spec is not None:
-        section.details.append({"title": "The spec", "text": _pretty(spec)})
+        section.details.append({"title": "The spec", "text": pretty(spec)})
     if comparison is not None:
-        _comparison(section, Path(comparison))
+        add_comparison(section, Path(comparison))
     return section
 
 
-def _comparison(section: Section, folder: Path) -> None:
+def add_comparison(section: Section, folder: Path) -> None:
+    """Add the picture and the numbers of a comparison on disk."""
     picture = folder / "comparison.png"
     caption = folder / "caption.txt"
     section.figures.append(
@@ -227,11 +239,12 @@ def provenance(recording: xr.Dataset) -> Section:
         "Provenance",
         "Everything that decides the numbers. Recording again with these settings on the same machine gives equal bits.",
         [{"caption": "", "head": ["what", "value"], "rows": rows}],
-        details=[{"title": "Settings", "text": _pretty(attrs["settings"])}],
+        details=[{"title": "Settings", "text": pretty(attrs["settings"])}],
     )
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """JSON as people read it."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

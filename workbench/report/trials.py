@@ -32,9 +32,9 @@ def causal_section(result: xr.Dataset, drawn: Drawn) -> Section:
             [
                 int(channel),
                 str(at["channel_verdict"].values),
-                *(_three(at, "effect_overall", factor=factor) for factor in ("embedding", "latent")),
-                _three(at, "share_overall", factor="embedding"),
-                _number(at["p_corrected_overall"].sel(factor="embedding")),
+                *(three(at, "effect_overall", factor=factor) for factor in ("embedding", "latent")),
+                three(at, "share_overall", factor="embedding"),
+                number(at["p_corrected_overall"].sel(factor="embedding")),
             ]
         )
     tables = [
@@ -68,8 +68,8 @@ def disruption_section(result: xr.Dataset, drawn: Drawn) -> Section:
                 [
                     f"{short(str(at['layer'].values))}, {at['window'].values}",
                     kind.replace("_", " "),
-                    _number(loss["norm"]),
-                    *(_three(loss, "loss", measure=aspect) for aspect in ("detail", "content")),
+                    number(loss["norm"]),
+                    *(three(loss, "loss", measure=aspect) for aspect in ("detail", "content")),
                 ]
             )
     table = {
@@ -159,10 +159,9 @@ def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
         at = result.sel(condition=name)
         own = str(at["baseline"].values) == name
         cells = [
-            _number(at["mean"].sel(measure=m)) if own else _three(at, "effect", measure=m, signed=True)
-            for m in measures
+            number(at["mean"].sel(measure=m)) if own else three(at, "effect", measure=m, signed=True) for m in measures
         ]
-        seconds = _number(at["seconds_per_step"]) if "seconds_per_step" in at else ""
+        seconds = number(at["seconds_per_step"]) if "seconds_per_step" in at else ""
         rows.append([name, *cells, seconds])
     return {
         "caption": f"{what}: the mean of {' and '.join(_baselines(result))}, for the others the mean paired difference to that of the "
@@ -174,12 +173,13 @@ def _effects(result: xr.Dataset, names: list[str], what: str) -> dict[str, Any]:
     }
 
 
-def _number(value: Any) -> float | str:
-    number = float(value)
-    return number if np.isfinite(number) else ""
+def number(value: Any) -> float | str:
+    """A number for a cell of a table; nothing where there is none."""
+    found = float(value)
+    return found if np.isfinite(found) else ""
 
 
-def _three(data: xr.Dataset, name: str, digits: int = 2, *, signed: bool = False, **where: str) -> str:
+def three(data: xr.Dataset, name: str, digits: int = 2, *, signed: bool = False, **where: str) -> str:
     """Value with its interval."""
     middle, low, high = (float(data[name + end].sel(where)) for end in ("", "_low", "_high"))
     if not np.isfinite(middle):

@@ -11,8 +11,11 @@ import xarray as xr
 from workbench.analysis.baselines import baselines as analyse_baselines
 from workbench.analysis.causal import causal
 from workbench.analysis.disruption import disruption
+from workbench.analysis.hierarchy import hierarchy
 from workbench.analysis.locate import located_channels
+from workbench.analysis.profile import profile
 from workbench.analysis.same_model import same_model
+from workbench.analysis.stas import stas_effects
 from workbench.analysis.sweep import sweep
 from workbench.analysis.tables import Kind, open_table
 from workbench.errors import WorkbenchError
@@ -32,6 +35,7 @@ def tried(
     disrupted: Given | None = None,
     swept: Given | None = None,
     baselines: Given | None = None,
+    stas: Given | None = None,
     branch: str = "cond",
 ) -> dict[str, xr.Dataset]:
     """Analyse what is given.
@@ -42,15 +46,15 @@ def tried(
         The recording of the same model, and its located channels, which are the ones that are followed.
     experiments : sequence of path or Dataset
         Swap experiments, each kind at most once, a timestep-swap among them.
-    disrupted, swept, baselines : path or Dataset, optional
-        What `workbench.disrupt`, `workbench.sweep` and `workbench.baselines` measured.
+    disrupted, swept, baselines, stas : path or Dataset, optional
+        What `workbench.disrupt`, `workbench.sweep`, `workbench.baselines` and `workbench.stas_trial` measured.
     branch : str
         Branch to analyse.
 
     Returns
     -------
     dict
-        ``causal``, ``disruption``, ``sweep``, ``baselines``: those that can be had.
+        ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``: those that can be had.
 
     Raises
     ------
@@ -66,7 +70,27 @@ def tried(
         evidence["sweep"] = sweep(_table(swept, "sweep", recording))
     if baselines is not None:
         evidence["baselines"] = analyse_baselines(_table(baselines, "baselines", recording))
+    if stas is not None:
+        evidence["stas"] = stas_effects(_table(stas, "stas", recording))
     return evidence
+
+
+def of_videos(recording: xr.Dataset, found: xr.Dataset, *, branch: str = "cond") -> dict[str, xr.Dataset]:
+    """Profile and frame hierarchy of a recording of videos: of the located channels, if there are any.
+
+    Returns
+    -------
+    dict
+        ``profile`` and ``hierarchy``; nothing of images, of statistics without hidden states, or where no channel is massive.
+    """
+    video = "frame" in recording.coords and int(recording["frame"].max()) > 0
+    channels = located_channels(found)
+    if not video or "hidden" not in recording or not channels:
+        return {}
+    return {
+        "profile": profile(recording, channels=channels, branch=branch),
+        "hierarchy": hierarchy(recording, channels=channels, branch=branch),
+    }
 
 
 def _table(given: Given, kind: Kind, recording: xr.Dataset) -> xr.Dataset:

@@ -98,6 +98,13 @@ def test_a_width_whose_interval_is_longer_than_a_row_is_not_proposed():
     assert judge(found._replace(plateau=0.5), 8, 8, Sampling()) == NO_PLATEAU
 
 
+def test_a_width_of_one_token_cannot_be_told_from_corners_of_the_image():
+    assert propose(*profiles(0.8 * (distance() < 1)), 8, 8).verdict == UNDECIDED
+    found = profile(video(Truth(boundary=0.8), width=1), **FAST)
+    assert (found.attrs["verdict"], found.attrs["best_width"]) == (UNDECIDED, 1)
+    assert "corners of the image" in found.attrs["verdict_reason"]
+
+
 def test_one_raised_end_is_no_boundary():
     assert propose(*profiles(0.5 * (np.arange(64) < 8)), 8, 8).verdict == ONE_END
 

@@ -141,6 +141,8 @@ def judge(found: Proposal, n: int, columns: int, by: Sampling) -> str:
     if not (found.p_corrected[best] <= by.alpha and mean >= by.smallest_effect):
         # Where one row at each end is content (few rows), nothing is known of the likeliest boundary of all.
         return NONE if columns in found.widths else UNDECIDED
+    if found.width == 1:  # the first and the last token are so in column order too: the control is the thing itself
+        return UNDECIDED
     raised = (found.tests.mean > 0) & (found.tests_p <= by.alpha)
     above = dict(zip(TESTS, raised & (found.tests.mean >= by.smallest_effect), strict=True))
     if not (above["over columns"] and above["over first frame"]):

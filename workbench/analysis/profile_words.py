@@ -63,6 +63,13 @@ def _verdict(found: Proposal, columns: int, by: Sampling, later_PS: Floats) -> s
             f"{_test(found, 'first frame')}; over columns {_test(found, 'over columns')}, over the first frame "
             f"{_test(found, 'over first frame')}."
         )
+    if (
+        found.verdict == UNDECIDED
+        and found.width == 1
+        and p <= by.alpha
+        and found.step.mean[best] >= by.smallest_effect
+    ):
+        return f"{raised}, but in column order these are the same two tokens, corners of the image: it can't be told from them."
     if found.verdict == UNDECIDED and p <= by.alpha and found.step.mean[best] >= by.smallest_effect:
         return (
             f"{raised}, but it is not known whether the image does that too: over columns {_test(found, 'over columns')}, over "

@@ -2,6 +2,7 @@
 
     python -m benchmarks.measures [--work FOLDER]        about 1 minute; the folder of `python -m workbench.models.mini`
     python -m benchmarks.measures --text-only            only writes the page anew, from benchmarks/measures.json
+                                                         and benchmarks/video_measures.json
 
 Needs the data set (`python -m workbench.models.mini fetch`) and the judge.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import video_measures
 from workbench.models.mini import JUDGES, data
 from workbench.models.mini.judge_card import curve_rows, reading, write_prompts
 from workbench.sampling import measures as m
@@ -119,6 +121,7 @@ def page(n: dict) -> str:
         table="\n".join(table), bands="\n".join(bands), leaks="\n".join(leaks), head=head, rows="\n".join(rows),
         pictures=n["pictures"], some=n["some"], source=n["source"], floor=POWER_FLOOR, shift=f"{SHIFT[0]} and {-SHIFT[1]}",
         real=n["changes"]["none"]["spectral_distance"], judge=_judge(known), reading=f"How to read it: {reading(known)} " if known else "",
+        video=video_measures.section(json.loads(video_measures.NUMBERS.read_text(encoding="utf-8"))),
     )  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def _judge(n: dict | None) -> str:
     )
 
 
-TEXT = """# Measures of an image
+TEXT = """# Measures of an image, and of a video
 
 Written by `python -m benchmarks.measures` from `workbench.sampling.measures.TABLE`, `benchmarks/measures.json` and the judge's
 `metrics.json`; don't edit it by hand.
@@ -201,7 +204,8 @@ A small convolutional classifier of `mini-image`'s captions; its card is
 [workbench/models/mini/mini-image-judge](../workbench/models/mini/mini-image-judge/README.md). {judge}
 
 {reading}It knows one picture a caption: it says whether the picture is still that one.
-"""
+
+{video}"""
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import workbench
 from tests.steering.stas_helpers import stas_spec
 from tests.tiny_wan import WIDTH, encode_wan, tiny_wan
 from workbench.analysis.tables import open_table
@@ -252,3 +253,15 @@ def test_what_cannot_be_tried_is_refused_before_anything_runs(
 def test_the_size_is_the_spec_s_unless_given(wan: Any, spec: StasSpec) -> None:
     made = sample(wan, spec=spec, modes="stas", **{**CALL, "prompts": "dog face", "num_frames": 9})
     assert made.images.shape[2:] == (9, 32, 48, 3)
+
+
+def test_the_table_goes_through_the_analysis(table: xr.Dataset) -> None:
+    result = workbench.stas_effects(table, resamples=100, flips=99)
+    assert result["contrast"].values[0] == "stas − plain"
+    assert result["contrast"].size == 1 + 2 * len(CONTROLS)
+    assert result.attrs["verdict"] == "undecided", "two prompts decide nothing"
+    assert result.attrs["left_out"] == table.attrs["left_out"]
+    at = {"contrast": "stas − plain", "measure": "temporal_flicker"}
+    flicker = table["value"].sel(measure="temporal_flicker")
+    change = flicker.sel(condition="stas") - flicker.sel(condition="plain")
+    assert result["difference"].sel(at) == pytest.approx(float(change.mean()))

@@ -38,11 +38,13 @@ class Judged:
     `tests/analysis/test_hierarchy_rates.py` holds it against `hierarchy`.
     """
 
-    def __init__(self, truth: Truth, size: Size, spread: Spread, seed: int) -> None:
+    #: `anew`: resamples and flips of its own, where the analysis would take the same for every data set.
+    def __init__(self, truth: Truth, size: Size, spread: Spread, seed: int, *, anew: bool = False) -> None:
         self.attrs: dict[str, Any] = {"smallest_effect": SMALLEST_EFFECT, "alpha": 0.05, "n_replicates": size.prompts}
         self.coords: dict[str, Any] = {"sigma": np.linspace(1.0, 1.0 / size.steps, size.steps)}
         self.data_vars: dict[str, Any] = {}
         self.sizes: dict[str, int] = {}
+        by = BY._replace(seed=10**9 + seed) if anew else BY  # not the stream that the data are drawn from
         places = places_of(video_tokens(size.grid), size.width)
         massive = len(size.massive)
         order = [*size.massive, *(c for c in range(size.channels) if c not in size.massive)]
@@ -52,7 +54,7 @@ class Judged:
         contrasts = apply_weights(logs, contrast_weights(places))
         for add, values in ((add_visits, (contrasts,)), (add_overall, (contrasts,)), (add_nulls, (logs, turned)),
                             (add_dynamics, (contrasts,))):  # fmt: skip
-            add(self, *values, counts, BY)  # type: ignore[operator]
+            add(self, *values, counts, by)  # type: ignore[operator]
         evidence = Evidence(self)  # type: ignore[arg-type]
         states = evidence.states("overall")
         self.levels = rule.levels(states)

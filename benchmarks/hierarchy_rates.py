@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,10 +67,12 @@ ANSWERS = (
 )  # fmt: skip
 
 
-def found(truth: Truth, prompts: int, count: int, *, start: int, spread: Spread | None = None) -> list[Judged]:
+def found(
+    truth: Truth, prompts: int, count: int, *, start: int, spread: Spread | None = None, anew: bool = False
+) -> list[Judged]:
     """Results on so many data sets."""
     size = Size(prompts=prompts, **SMALL)
-    return [Judged(truth, size, spread or Spread(), start + i) for i in range(count)]
+    return [Judged(truth, size, spread or Spread(), start + i, anew=anew) for i in range(count)]
 
 
 def rate(hits: Any) -> str:
@@ -99,14 +102,19 @@ def answers() -> list[str]:
 
 
 def type_one() -> list[str]:
-    """Nothing planted and nothing common to prompts by place: every p-value should be at most 0.05 in 5 %."""
+    """Nothing planted and nothing common to prompts by place: every p-value should be at most 0.05 in 5 %.
+
+    Content is weak here: what varies inside a region raises ln mean |h| by half its variance, and regions differ in that.
+    499 flips that are the same for all data sets would reject in 4 to 6 %, depending on which; so they are drawn anew.
+    """
+    weak = Spread(middle=0.0, content=0.05)
     settings = {
-        "8 prompts": (8, Spread(middle=0.0)),
-        "16 prompts": (16, Spread(middle=0.0)),
-        "8 prompts, without contrasts of their own": (8, Spread(middle=0.0, own=0.0)),
+        "8 prompts": (8, weak),
+        "16 prompts": (16, weak),
+        "8 prompts, without contrasts of their own": (8, replace(weak, own=0.0)),
     }
     results = {
-        name: found(Truth(), n, 2 * SETS, start=50_000_000 + 10_000 * i, spread=spread)
+        name: found(Truth(), n, 2 * SETS, start=50_000_000 + 10_000 * i, spread=spread, anew=True)
         for i, (name, (n, spread)) in enumerate(settings.items())
     }
 

@@ -54,5 +54,5 @@ def test_what_a_real_pipeline_was_made_to_write_is_found(stores: dict[str, Path]
 def test_recordings_that_lack_what_it_needs_are_refused(stores: dict[str, Path]) -> None:
     with pytest.raises(AnalysisError, match="holds statistics only"):
         workbench.hierarchy(workbench.open(stores["statistics"]))
-    with pytest.raises(ValueError, match="one latent frame"):
+    with pytest.raises(ValueError, match="need two frames"):
         workbench.hierarchy(workbench.open(stores["one frame"]))

@@ -116,19 +116,22 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
     words = np.full((len(pairs), len(names)), OPEN, dtype=object)
     verdicts, reasons = [], []
     lost = dict(zip(map(str, result["condition"].values), result["lost"].values.tolist(), strict=True))
+    low, high, p, equivalent, difference, wanted = (
+        result[key].values for key in ("low_all", "high_all", "p_corrected", "p_equivalent", "difference", "needed")
+    )
+    margin, better = result["margin"].values.tolist(), result["better"].values.tolist()
     for c, (one, other, _) in enumerate(pairs):
         for m in range(len(names)):
             words[c, m] = finding(
-                float(result["low_all"].values[c, m]), float(result["high_all"].values[c, m]), float(result["margin"].values[m]),
-                better=int(result["better"].values[m]), p_corrected=float(result["p_corrected"].values[c, m]),
-                p_equivalent=float(result["p_equivalent"].values[c, m]), alpha=alpha,
+                float(low[c, m]), float(high[c, m]), margin[m], better=better[m], p_corrected=float(p[c, m]),
+                p_equivalent=float(equivalent[c, m]), alpha=alpha,
             )  # fmt: skip
-        judged = {name: str(words[c, m]) for m, name in enumerate(names) if result["judged"].values[m]}
+        judged = {name: str(words[c, m]) for m, name in enumerate(names) if better[m]}
         # A measure without a number in this table decides nothing.
-        judged = {n: w for n, w in judged.items() if np.isfinite(result["difference"].values[c, names.index(n)])}
+        judged = {n: w for n, w in judged.items() if np.isfinite(difference[c, names.index(n)])}
         moves = str(words[c, names.index(MOTION)]) if MOTION in names else OPEN
         gone = max(lost[one] - lost[other], 0)
-        needed = {name: float(result["needed"].values[c, m]) for m, name in enumerate(names)}
+        needed = dict(zip(names, wanted[c].tolist(), strict=True))
         verdicts.append(verdict(judged, moves=moves, lost=gone))
         reasons.append(reason(judged, labels, moves=moves, lost=gone, needed=needed, replicate=replicate))
     result["finding"] = (("contrast", "measure"), words.astype(str))

@@ -10,8 +10,8 @@ from pathlib import Path
 EMBEDDED: dict[str, Path] = {name: Path(__file__).parent / name for name in ("mini-image", "mini-video")}
 """Folders of the embedded models by name; each is an ordinary diffusers folder."""
 
-JUDGES: dict[str, Path] = {"mini-image": Path(__file__).parent / "mini-image-judge"}
-"""Folders of the judges by the name of the embedded model whose pictures they read."""
+JUDGES: dict[str, Path] = {name: Path(__file__).parent / f"{name}-judge" for name in EMBEDDED}
+"""Folders of what measures an embedded model's pictures or clips, by its name; `mini-video`'s holds no network."""
 
 WEIGHTS: dict[str, str] = {"mini-image": "3bb31006a5ba3fae"}
 """`weight_hash` of the embedded models, by which a store that names one is checked."""

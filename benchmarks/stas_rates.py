@@ -99,8 +99,8 @@ def power(count: int) -> list[str]:
         ]:
             found = 0
             for i in range(count):
-                table = simulated({"chunk_jump": size}, {}, prompts=prompts, noise=noise, seed=5_000_000 + i)
-                said = stas_effects(table, **FAST)["finding"].sel(contrast="stas − plain", measure="chunk_jump")
+                table = simulated({"own_clip_distance": size}, {}, prompts=prompts, noise=noise, seed=5_000_000 + i)
+                said = stas_effects(table, **FAST)["finding"].sel(contrast="stas − plain", measure="own_clip_distance")
                 found += str(said.values) == word
             cells.append(f"{found / count:.0%}")
         rows.append(f"| {prompts} | {' | '.join(cells)} |")

@@ -131,7 +131,10 @@ than 127 px are averaged down for the motion.
 * `clip_distance` is the distance to the *mean* clip: real clips lie about 1 from it, so nothing is judged by it. `distance`, of a set
   of videos, is between the distribution of the features (kind *statistic*) over the videos and that over the clips, in the clips'
   standard deviations; it does not see what is in the picture, and is biased upwards for few videos.
-* `chunk_jump` is 0 where the seams between latent frames don't show (the first pixel frame alone, then four at a time).
+* `chunk_jump` is 0 where the seams between latent frames don't show (the first pixel frame alone, then four at a time). Below 0 the
+  video jumps within its chunks (as at half the speed, below), so neither direction is better and nothing is judged by it.
+* `distance` weighs every feature by its spread over the clips. The first frame of a real clip is nearly as sharp as the others, so a first
+  frame that is not weighs more than anything else.
 
 What they answer to, means over {some} of the {count} clips drawn at random:
 

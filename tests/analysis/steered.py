@@ -15,7 +15,7 @@ BETTER = {
     "motion_smoothness": 1,
     "frame_consistency": 1,
     "first_frame_consistency": 1,
-    "chunk_jump": -1,
+    "own_clip_distance": -1,
     "first_frame_sharpness": 1,
     "first_frame_relative_sharpness": 1,
     "frame_difference": 0,

@@ -160,8 +160,8 @@ def test_numbers_are_those_of_the_inference_room() -> None:
     corrected = inference.adjust(result["p_value"].values[judged])
     np.testing.assert_allclose(result["p_corrected"].values[judged], corrected)
     assert (result["low_all"] <= result["low"] + 1e-9).all()
-    margin = result["margin"].sel(measure="chunk_jump")
-    assert margin == pytest.approx(0.2 * table["value"].sel(condition="plain", measure="chunk_jump").std(ddof=1))
+    margin = result["margin"].sel(measure="own_clip_distance")
+    assert margin == pytest.approx(0.2 * table["value"].sel(condition="plain", measure="own_clip_distance").std(ddof=1))
 
 
 def test_a_grid_is_one_family() -> None:

@@ -80,7 +80,7 @@ VIDEO_TABLE: dict[str, VideoMeasure] = {
         "temporal", "", "consistency with the first frame", "mean low-pass r of later frames to the first", _VBENCH, better=1
     ),
     "chunk_jump": VideoMeasure(
-        "temporal", "ln", "jump between chunks", "ln mean |x_{t+1} − x_t| between chunks ÷ within", "here", better=-1
+        "temporal", "ln", "jump between chunks", "ln mean |x_{t+1} − x_t| between chunks ÷ within; best at 0", "here"
     ),
     "first_frame_sharpness": VideoMeasure(
         "detail", "luma/px", "first-frame sharpness", "edge energy of frame 0", "Sobel & Feldman 1968", better=1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import cli, error
-from workbench.cli.app import parse_grid, parse_window
+from workbench.cli.options import parse_grid, parse_window
 from workbench.cli.trials import DEFAULT_GRID, parse_over
 from workbench.errors import WorkbenchError
 

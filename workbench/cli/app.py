@@ -9,6 +9,27 @@ from typing import Annotated, Any
 import typer
 
 from workbench import __version__
+from workbench.cli.options import (
+    Branch,
+    Criterion,
+    Device,
+    Dtype,
+    Force,
+    Frames,
+    Height,
+    Model,
+    Prompts,
+    Quiet,
+    Revision,
+    Seeds,
+    Store,
+    Width,
+    parse_channels,
+    parse_grid,
+    parse_seeds,
+    parse_window,
+    refuse_existing,
+)
 from workbench.errors import WorkbenchError
 
 app = typer.Typer(
@@ -17,27 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-#: More seeds than this in one range are a slip.
-_MOST = 1_000_000
-
 #: What typer makes of Ctrl-C.
 _INTERRUPTED = 130
 
 derive_app = typer.Typer(help="Derive a steering spec from a recording.", no_args_is_help=True)
 app.add_typer(derive_app, name="derive")
-
-Store = Annotated[Path, typer.Argument(help="Folder of a recording.")]
-Model = Annotated[str, typer.Argument(help="Embedded name (mini-image), local diffusers folder, or hub id.")]
-Prompts = Annotated[
-    list[str], typer.Option("--prompts", "--prompt", help="A prompt or a .txt file with one a line; repeatable.")
-]
-Seeds = Annotated[str, typer.Option(help="Seeds, like `0,1,2` or `0:8`.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Branch = Annotated[str, typer.Option(help="Branch of the guidance to look at.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, …")]
-Criterion = Annotated[str, typer.Option(help="Criterion that decides; the others are shown beside it.")]
 
 
 @app.callback()
@@ -57,9 +62,13 @@ def record(
     seeds: Seeds = "0",
     steps: Annotated[int | None, typer.Option(help="Denoising steps [20].")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale s [4]; at most 1 means none.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
+    height: Height = None,
+    width: Width = None,
+    frames: Frames = None,
+    boundary_width: Annotated[
+        int | None,
+        typer.Option(help="Of a video: tokens at head and tail of a later frame that are its boundary [one row]."),
+    ] = None,
     tier: Annotated[str | None, typer.Option(help="stats, or full: all hidden states as well [stats].")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples generated together [1].")] = None,
     layers: Annotated[
@@ -109,7 +118,7 @@ def record(
 
     store = run(
         model, prompts=prompts, seeds=parse_seeds(seeds), out=out, steps=steps, guidance_scale=guidance, height=height,
-        width=width, num_frames=frames, tier=tier, batch_size=batch, experiment=experiment,
+        width=width, num_frames=frames, boundary_width=boundary_width, tier=tier, batch_size=batch, experiment=experiment,
         grid=None if grid is None else parse_grid(grid), mediate=mediate, revision=revision, dtype=dtype, device=device,
         yes=yes or plan, repair=repair,
         select=Select(layers=layers, timesteps=timesteps, branches=branches), budget=budget * 1e9, progress=not quiet,
@@ -169,7 +178,7 @@ def derive_dg(
         Path | None, typer.Option(help="Folder that `sweep` wrote: its best setting is taken, and its evidence.")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="dg or cfg+dg: the mode of the sweep that decides.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
 ) -> None:
     """Derive a Detail Guidance spec, with its evidence, from a recording."""
     from workbench import derive_dg as run
@@ -181,7 +190,7 @@ def derive_dg(
         open_store(store),
         criterion=criterion,
         layer=layer,
-        channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
+        channels="auto" if channels == "auto" else parse_channels(channels),
         weight="auto" if weight is None else weight,
         action=action,  # type: ignore[arg-type]
         retention=retention,
@@ -189,50 +198,48 @@ def derive_dg(
         sweep=sweep,
         mode=mode,
     )
-    if out.exists() and not force:
-        raise WorkbenchError(f"{out} exists already; choose another --out, or replace it with --force.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    refuse_existing(out, force)
     show.derived(spec, save_spec(spec, out, overwrite=force))
 
 
 @app.command()
 def sample(
     model: Model,
-    prompts: Annotated[
-        list[str], typer.Option("--prompt", "--prompts", help="A prompt or a .txt file with one a line; repeatable.")
-    ],
+    prompts: Prompts,
     spec: Annotated[Path | None, typer.Option(help="A steering spec.")] = None,
     seeds: Seeds = "0",
     steps: Annotated[int | None, typer.Option(help="Denoising steps [the spec's, else 20].")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale s [the spec's, else 4].")] = None,
     mode: Annotated[
-        list[str] | None, typer.Option(help="plain, cfg, dg or cfg+dg; repeatable [cfg, or cfg+dg].")
+        list[str] | None,
+        typer.Option(help="plain, cfg, dg, cfg+dg, stas or cfg+stas; repeatable [with CFG, and the spec]."),
     ] = None,
     comparing: Annotated[bool, typer.Option("--compare", help="All modes, a labelled grid, numbers.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("reports/samples"),
+    out: Annotated[Path, typer.Option(help="Folder for images or videos.")] = Path("reports/samples"),
     batch: Annotated[int, typer.Option(help="Samples generated together.")] = 4,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder with an earlier result.")] = False,
+    height: Height = None,
+    width: Width = None,
+    frames: Frames = None,
+    force: Force = False,
     revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Generate images, with a spec applied or not; `--compare` for all ways from the same seeds."""
-    from workbench import load_pipeline
+    """Generate images or videos, with a spec applied or not; `--compare` for all ways from the same seeds."""
+    from workbench import load_pipeline, load_spec
     from workbench import sample as run
     from workbench.cli import show
     from workbench.record import read_prompts
     from workbench.sampling.save import save_comparison
 
-    modes = mode or (
-        (["plain", "cfg"] + (["dg", "cfg+dg"] if spec else [])) if comparing else ["cfg+dg" if spec else "cfg"]
-    )
+    steering = None if spec is None else load_spec(spec)
+    own = {"detail_guidance": "cfg+dg", "stas": "cfg+stas"}[steering.method] if steering else "cfg"
     result = run(
         load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=read_prompts(list(prompts)),
-        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=spec, modes=modes, batch_size=batch,
-        height=height, width=width, progress=not quiet,
+        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=steering,
+        **({"compare": True} if comparing and not mode else {"modes": mode or [own]}), batch_size=batch,
+        height=height, width=width, num_frames=frames, progress=not quiet,
     )  # fmt: skip
     if comparing:
         show.sampled(save_comparison(result, out, overwrite=force).differences, out)
@@ -291,6 +298,7 @@ def report(
     disruption: Annotated[Path | None, typer.Option(help="Folder that `disruption` wrote.")] = None,
     sweep: Annotated[Path | None, typer.Option(help="Folder that `sweep` wrote.")] = None,
     baselines: Annotated[Path | None, typer.Option(help="Folder that `baselines` wrote.")] = None,
+    stas: Annotated[Path | None, typer.Option(help="Folder that `stas-trial` wrote.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write it as Markdown here too.")] = None,
     spec: Annotated[Path | None, typer.Option(help="A spec to show.")] = None,
     comparison: Annotated[Path | None, typer.Option(help="Folder that `sample --compare` wrote.")] = None,
@@ -303,7 +311,8 @@ def report(
     from workbench.report import report as run
 
     page = run(
-        store, out, experiments=experiment or (), disrupted=disruption, swept=sweep, baselines=baselines, page=page,
+        store, out, experiments=experiment or (), disrupted=disruption, swept=sweep, baselines=baselines, stas=stas,
+        page=page,
         spec=None if spec is None else load_spec(spec), comparison=comparison, criterion=criterion, branch=branch,
         progress=not quiet,
     )  # fmt: skip
@@ -321,52 +330,6 @@ def models(
         show.families()
     else:
         show.checked(model, device)
-
-
-def parse_seeds(text: str, what: str = "seeds") -> list[int]:
-    """``"0,2,5"`` or ``"0:8"`` to numbers."""
-    try:
-        numbers: list[int] = []
-        for part in text.split(","):
-            if ":" in part:
-                start, stop = (int(p) for p in part.split(":"))
-                if not 0 < stop - start <= _MOST:
-                    raise ValueError
-                numbers += range(start, stop)
-            else:
-                numbers.append(int(part))
-    except ValueError:
-        raise WorkbenchError(
-            f"{what} = {text!r} can't be read; write numbers like 0,1,2 or a range like 0:8."
-        ) from None
-    return numbers
-
-
-def parse_grid(text: str) -> int | list[int]:
-    """``"5"`` is a number of steps; ``"0,10,19"`` and ``"0:20:5"`` are the steps themselves."""
-    try:
-        if ":" in text:
-            steps = range(*(int(part) for part in text.split(":")))
-            if len(steps) > _MOST:
-                raise ValueError
-            return list(steps)
-        numbers = [int(part) for part in text.split(",") if part.strip()]
-    except (ValueError, TypeError):
-        numbers = []
-    if not numbers:
-        raise WorkbenchError(f"grid = {text!r} can't be read; write how many steps, like 5, or which, like 0,10,19.")
-    return numbers if "," in text else numbers[0]
-
-
-def parse_window(text: str) -> dict[str, Any]:
-    """``"0.2-0.6"`` to a window in noise levels."""
-    low, _, high = text.partition("-")
-    try:
-        return {"unit": "sigma", "low": float(low), "high": float(high)}
-    except ValueError:
-        raise WorkbenchError(
-            f"window = {text!r} can't be read; write two noise levels, 0 to 1, like 0.2-0.6."
-        ) from None
 
 
 def main() -> None:

@@ -151,13 +151,15 @@ def tried(name: str, evidence: xr.Dataset) -> None:
 
     Parameters
     ----------
-    name : {"causal", "disruption", "sweep", "baselines"}
+    name : {"causal", "disruption", "sweep", "baselines", "profile", "hierarchy", "stas"}
     evidence : xr.Dataset
         What that analysis returned.
     """
     from workbench.report.trials import TRIED
+    from workbench.report.video import ANALYSED, effects
 
-    for one in TRIED[name](evidence, {}).tables:
+    tables = [effects(evidence)] if name == "stas" else (TRIED | ANALYSED)[name](evidence, {}).tables
+    for one in tables:
         kept = one.get("brief", range(len(one["head"])))  # the whole table is in the report
         table(one["caption"], [one["head"][i] for i in kept], [[row[i] for i in kept] for row in one["rows"]])
     if "verdict" in evidence.attrs:
@@ -166,6 +168,13 @@ def tried(name: str, evidence: xr.Dataset) -> None:
 
 def derived(spec: Any, path: Path) -> None:
     """A spec that was written."""
+    if spec.method == "stas":
+        from workbench.report.video import steers
+
+        _console.print(f"Wrote [bold]{path}[/]. {steers(spec.model_dump(mode='json'))}", soft_wrap=True)
+        if warning := spec.evidence.notes.get("warning"):
+            _console.print(f"[yellow]{warning}[/]")
+        return
     _console.print(
         f"Wrote [bold]{path}[/]: channel {', '.join(map(str, spec.channels))} {_DONE[spec.action]} in the image tokens "
         f"that enter {spec.layer}, weight {number(spec.weight)}."

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from workbench.cli.app import Criterion, Device, Dtype, Model, Quiet, Revision, Seeds, app, parse_seeds
+from workbench.cli.app import app
+from workbench.cli.options import (
+    Batch,
+    Criterion,
+    Device,
+    Dtype,
+    Guidance,
+    Height,
+    Limit,
+    Model,
+    ModelOption,
+    Quiet,
+    Revision,
+    Seeds,
+    Steps,
+    Strict,
+    TrialPrompts,
+    Width,
+    Yes,
+    parse_channels,
+    parse_seeds,
+    texts,
+)
 from workbench.errors import WorkbenchError
 
 #: What `--over layer` and so on stand for where no values are given.
@@ -18,19 +41,6 @@ DEFAULT_GRID: dict[str, list[Any]] = {
     "window": ["all", "early", "middle", "late"],
     "action": ["zero", "mean"],
 }
-
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Run although the estimate is over the limit.")]
-Limit = Annotated[float, typer.Option(help="Minutes above which --yes is asked for.")]
-TrialPrompts = Annotated[
-    list[str] | None,
-    typer.Option("--prompts", "--prompt", help="A prompt or a .txt file; repeatable [the model's study prompts]."),
-]
-Batch = Annotated[int, typer.Option(help="Samples generated together.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps [the recording's or the spec's].")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale s [the recording's or the spec's].")]
-Strict = Annotated[bool, typer.Option(help="Refuse other weights of the architecture than the spec's.")]
-Height = Annotated[int | None, typer.Option(help="Pixels.")]
-Width = Annotated[int | None, typer.Option(help="Pixels.")]
 
 
 @app.command()
@@ -68,9 +78,9 @@ def disruption(
 
     recording = open_store(store)
     measured = disrupt(
-        load_pipeline(model, revision=revision, dtype=dtype, device=device), recording, out=out, prompts=_texts(prompts),
+        load_pipeline(model, revision=revision, dtype=dtype, device=device), recording, out=out, prompts=texts(prompts),
         seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width,
-        layers=_blocks(layers, recording), channels=None if channels is None else parse_seeds(channels, "channels"),
+        layers=_blocks(layers, recording), channels=parse_channels(channels),
         criterion=criterion, branches=branches, product=product, draws=draws, **({"kinds": kinds} if kinds else {}),
         **({} if windows else {"windows": {}}), batch_size=batch, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
@@ -80,7 +90,7 @@ def disruption(
 @app.command()
 def sweep(
     spec: Annotated[Path, typer.Argument(help="A steering spec.")],
-    model: Annotated[str, typer.Option(help="Embedded name, local diffusers folder, or hub id.")],
+    model: ModelOption,
     over: Annotated[
         list[str],
         typer.Option(
@@ -115,7 +125,7 @@ def sweep(
 
     measured = run(
         spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), over=parse_over(over),
-        prompts=_texts(prompts), seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height,
+        prompts=texts(prompts), seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height,
         width=width, out=out, strict=strict, **({"modes": mode} if mode else {}),
         recording=None if store is None else open_store(store), batch_size=batch, model_name=model,
         progress=not quiet, limit_s=60 * limit, yes=yes,
@@ -126,7 +136,7 @@ def sweep(
 @app.command()
 def baselines(
     spec: Annotated[Path, typer.Argument(help="A steering spec.")],
-    model: Annotated[str, typer.Option(help="Embedded name, local diffusers folder, or hub id.")],
+    model: ModelOption,
     store: Annotated[
         Path | None, typer.Option(help="A recording of the model; without it there are no matched channels.")
     ] = None,
@@ -155,7 +165,7 @@ def baselines(
     from workbench.cli import show
 
     measured = run(
-        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=_texts(prompts),
+        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=texts(prompts),
         seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width, out=out, draws=draws,
         strict=strict, recording=None if store is None else open_store(store), batch_size=batch,
         model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
@@ -163,19 +173,19 @@ def baselines(
     show.tried("baselines", analyse_baselines(measured))
 
 
-def parse_over(items: list[str]) -> dict[str, list[Any]]:
-    """``["layer,weight", "channels=massive,top1"]`` to keys and their values."""
+def parse_over(items: list[str], defaults: Mapping[str, Any] = DEFAULT_GRID) -> dict[str, list[Any]]:
+    """``["layer,weight", "channels=massive,top1"]`` to keys and their values; a key alone stands for its default values."""
     over: dict[str, list[Any]] = {}
     for item in items:
         key, given, values = item.partition("=")
         named = {key.strip(): [_value(v) for v in values.split(",") if v.strip()]} if given else None
         for name in [key.strip()] if named else [part.strip() for part in item.split(",")]:
-            if name in over or (named is None and name not in DEFAULT_GRID):
+            if name in over or (named is None and name not in defaults):
                 raise WorkbenchError(
                     f"--over {item} can't be used: {name!r} {'is given twice' if name in over else 'has no default values'}. "
-                    f"Name {', '.join(DEFAULT_GRID)}, or write {name or 'key'}=value,value."
+                    f"Name {', '.join(defaults)}, or write {name or 'key'}=value,value."
                 )
-            over[name] = named[name] if named else list(DEFAULT_GRID[name])
+            over[name] = named[name] if named else list(defaults[name])
     return over
 
 
@@ -189,12 +199,6 @@ def _value(text: str) -> Any:
             continue
     parts = text.split("+")
     return [int(part) for part in parts] if len(parts) > 1 and all(part.isdigit() for part in parts) else text
-
-
-def _texts(prompts: list[str] | None) -> list[str] | None:
-    from workbench.record import read_prompts
-
-    return read_prompts(list(prompts)) if prompts else None
 
 
 def _blocks(layers: str | None, recording: Any) -> list[str] | None:

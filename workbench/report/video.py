@@ -154,7 +154,7 @@ def stas_section(
         section.details.append({"title": "The spec", "text": pretty(dict(spec))})
     if trial is not None:
         said.append(str(trial.attrs.get("verdict_reason", "")))
-        section.tables.append(_effects(trial))
+        section.tables.append(effects(trial))
     if comparison is not None:
         add_comparison(section, comparison)
         _compared(section, comparison, out)
@@ -187,7 +187,7 @@ def _sources(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _effects(trial: xr.Dataset) -> dict[str, Any]:
+def effects(trial: xr.Dataset) -> dict[str, Any]:
     """Contrasts down, measures across: the means of plain, else the paired differences."""
     measures = [name for name in _MEASURES if name in trial["measure"].values]
     plain = str(trial["condition"].values[trial["role"].values == "baseline"][0])

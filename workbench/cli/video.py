@@ -1,0 +1,178 @@
+"""Commands about videos: profile, hierarchy, the spec of STAS, its trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.cli.app import app, derive_app
+from workbench.cli.options import (
+    Batch,
+    Branch,
+    Criterion,
+    Device,
+    Dtype,
+    Force,
+    Frames,
+    Guidance,
+    Height,
+    Limit,
+    ModelOption,
+    Quiet,
+    Revision,
+    Seeds,
+    Steps,
+    Store,
+    Strict,
+    TrialPrompts,
+    Width,
+    Yes,
+    parse_channels,
+    parse_seeds,
+    parse_window,
+    refuse_existing,
+    texts,
+)
+from workbench.cli.trials import parse_over
+
+Channels = Annotated[str | None, typer.Option(help="Massive channels, like `66,226` [located].")]
+BoundaryWidth = Annotated[
+    int | None, typer.Option(help="Tokens at head and tail of a later frame that are its boundary [the recording's].")
+]
+
+#: What `--over alpha` and so on stand for; the keys and values of `workbench.sampling.stas_grid.GRID`.
+_GRID_KEYS = "alpha,window,boundary_width,reference,layers"
+
+
+@app.command()
+def profile(store: Store, channels: Channels = None, branch: Branch = "cond", width: BoundaryWidth = None) -> None:
+    """Of a video: |h| along the flattened tokens, and the boundary width that follows from it."""
+    from workbench import open as open_store
+    from workbench import profile as run
+    from workbench.cli import show
+
+    show.tried("profile", run(open_store(store), channels=parse_channels(channels), branch=branch, width=width))
+
+
+@app.command()
+def hierarchy(store: Store, channels: Channels = None, branch: Branch = "cond", width: BoundaryWidth = None) -> None:
+    """Of a video: is it first frame > boundary > interior? Which levels hold, and when."""
+    from workbench import hierarchy as run
+    from workbench import open as open_store
+    from workbench.cli import show
+
+    show.tried("hierarchy", run(open_store(store), channels=parse_channels(channels), branch=branch, width=width))
+
+
+@derive_app.command("stas")
+def derive_stas(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The spec's file.")] = Path("spec.json"),
+    criterion: Criterion = "workbench",
+    layers: Annotated[str, typer.Option(help="Blocks whose leaving state is steered; full paths, by commas.")] = "auto",
+    channels: Annotated[str, typer.Option(help="Channels to steer, like `66,226`.")] = "auto",
+    alpha_first: Annotated[str, typer.Option(help="alpha of first-frame tokens; `none` leaves them alone.")] = "auto",
+    alpha_boundary: Annotated[str, typer.Option(help="alpha of boundary tokens; `none` leaves them alone.")] = "auto",
+    width: Annotated[
+        int | None, typer.Option(help="Boundary width in tokens [the proposed, or the recording's].")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The maximum of each channel, or joint over them.")] = "auto",
+    window: Annotated[str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`.")] = "auto",
+    branches: Annotated[str, typer.Option(help="cond, uncond, or both by a comma.")] = "auto",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Derive although the hierarchy is not supported.")] = False,
+    force: Force = False,
+) -> None:
+    """Derive a STAS spec, with its evidence, from a recording of videos; hidden states are tested for the hierarchy."""
+    from workbench import derive_stas as run
+    from workbench import hierarchy as test
+    from workbench import open as open_store
+    from workbench import profile as read
+    from workbench import save_spec
+    from workbench.cli import show
+
+    recording = open_store(store)
+    refuse_existing(out, force)
+    evidence: dict[str, Any] = {}
+    if "hidden" in recording:
+        given = None if channels == "auto" else parse_channels(channels)
+        evidence = {"hierarchy": test(recording, channels=given), "profile": read(recording, channels=given)}
+        for name, result in evidence.items():
+            show.tried(name, result)
+    spec = run(
+        recording,
+        criterion=criterion,
+        layers="auto" if layers == "auto" else layers.split(","),
+        channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
+        alpha_first=_alpha(alpha_first),
+        alpha_boundary=_alpha(alpha_boundary),
+        boundary_width="auto" if width is None else width,
+        reference=reference,  # type: ignore[arg-type]
+        window="auto" if window == "auto" else parse_window(window, "step_fraction"),
+        branches="auto" if branches == "auto" else branches.split(","),
+        anyway=anyway,
+        **evidence,
+    )
+    show.derived(spec, save_spec(spec, out, overwrite=force))
+
+
+@app.command("stas-trial")
+def stas_trial(
+    spec: Annotated[Path, typer.Argument(help="A spec of STAS.")],
+    model: ModelOption,
+    store: Annotated[
+        Path | None, typer.Option(help="A recording of the model; without it there are no other channels to compare.")
+    ] = None,
+    controls: Annotated[list[str] | None, typer.Option("--control", help="Controls to run; repeatable [all].")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Also other settings: keys of `{_GRID_KEYS}`, or one key with values; repeatable."),
+    ] = None,
+    product: Annotated[bool, typer.Option("--product", help="All combinations of --over.")] = False,
+    draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 1,
+    strict: Strict = True,
+    out: Annotated[Path, typer.Option(help="Folder for videos and numbers.")] = Path("stores/stas"),
+    prompts: TrialPrompts = None,
+    seeds: Seeds = "0",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    height: Height = None,
+    width: Width = None,
+    frames: Frames = None,
+    batch: Batch = 8,
+    limit: Limit = 60.0,
+    yes: Yes = False,
+    revision: Revision = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """What STAS does: videos without it, with it, and with the paper's controls, from the same seeds."""
+    from workbench import load_pipeline, stas_effects
+    from workbench import open as open_store
+    from workbench import stas_trial as run
+    from workbench.cli import show
+    from workbench.sampling.stas_conditions import CONTROLS
+    from workbench.sampling.stas_grid import GRID
+
+    measured = run(
+        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), out=out,
+        recording=None if store is None else open_store(store), controls=controls or CONTROLS, draws=draws,
+        over=parse_over(over, GRID) if over else None, product=product, prompts=texts(prompts), seeds=parse_seeds(seeds),
+        steps=steps, guidance_scale=guidance, height=height, width=width, num_frames=frames, strict=strict,
+        batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
+    )  # fmt: skip
+    show.tried("stas", stas_effects(measured))
+
+
+def _alpha(text: str) -> Any:
+    """A number, None for ``none``, or ``auto``."""
+    from workbench.errors import WorkbenchError
+
+    if text in ("auto", "none"):
+        return None if text == "none" else "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise WorkbenchError(f"alpha = {text!r} can't be read; write a number like 1.2, or `none`.") from None

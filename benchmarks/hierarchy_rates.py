@@ -131,7 +131,14 @@ def type_one() -> list[str]:
         "|---|" + "---:|" * len(settings),
         *(row(name, lambda r, c=name: r.of("overall_p", c) <= 0.05) for name in DECIDING),
         row("any of these, corrected", lambda r: r.small("overall_p_corrected")),
-        row("any contrast, layer and timestep, corrected", lambda r: r.small("p_corrected")),
+        row(
+            "any contrast, block and timestep, corrected",
+            lambda r: (r.data_vars["p_corrected"].values[:, 1:] <= 0.05).any(),
+        ),
+        row(
+            "any contrast in the state before the blocks, corrected too",
+            lambda r: (r.data_vars["p_corrected"].values[:, :1] <= 0.05).any(),
+        ),
         row("frames shuffled, either contrast, corrected", lambda r: r.small("shuffle_p")),
         row("boundaries rotated", lambda r: r.small("rotation_p_overall")),
         row("boundaries rotated, any layer and timestep, corrected", lambda r: r.small("rotation_p_corrected")),

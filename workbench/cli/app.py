@@ -252,8 +252,8 @@ def demo(
     stores: Annotated[Path, typer.Option(help="Folder for recordings and images.")] = Path("stores"),
     reports: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("reports"),
 ) -> None:
-    """The whole path on the embedded model: record, locate, exchange, derive, disrupt, sweep, report. Takes minutes."""
-    from workbench.cli.study import demo as run
+    """The whole path on the embedded models, of images and of videos: record, analyse, derive, try out, report. Takes minutes."""
+    from workbench.cli.demo import demo as run
 
     run(stores, reports)
 

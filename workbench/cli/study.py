@@ -1,9 +1,10 @@
-"""The whole path on one model, from recording to report: small as `workbench demo`, at publication size as `workbench study`."""
+"""The whole path on a model of images, from recording to report: small as in `workbench demo`, at publication size as `workbench study`."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,8 @@ STEPS, GUIDANCE, BATCH = 20, 4.0, 8
 SEED_UNITS = 6
 
 
-def demo(stores: Path, reports: Path, model: str = "mini-image") -> Path:
-    """Run the small study; returns the report's page."""
-    return study(model, DEMO, stores / "demo", reports / "demo")
-
-
 def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | None = None, yes: bool = False) -> Path:
-    """Record, locate, exchange embeddings, derive, disrupt, sweep, sample, report.
+    """Study a model of images: record, locate, exchange embeddings, derive, disrupt, sweep, sample, report.
 
     What was done is kept in `stores`; the same call continues after an interruption.
 
@@ -99,15 +95,11 @@ def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | N
     from workbench import derive_dg, load_pipeline, locate, modulation
     from workbench import open as open_store
     from workbench.report import report
+    from workbench.sampling.semantic import study_prompts
 
-    console, start = Console(), time.monotonic()
+    console, start, step = Console(), time.monotonic(), numbered()
     pipe = load_pipeline(model)
-    prompts = size.prompts or _study_prompts(model)
-    steps = iter(range(1, 99))
-
-    def step(text: str) -> None:
-        console.print(f"\n[bold]{next(steps)}. {text}[/]")
-
+    prompts = size.prompts or study_prompts(model)
     step(f"Record {len(prompts) * len(size.seeds)} samples of {model}: every block, every step, both branches")
     store = _record(pipe, prompts, size.seeds, stores / "recording.zarr", tier=size.tier)
     recording = open_store(store)
@@ -129,17 +121,21 @@ def study(model: str, size: Size, stores: Path, reports: Path, *, page: Path | N
     else:
         given |= _try_out(pipe, model, size, recording, spec, stores, reports, step, yes)
     step("Report")
-    again = f"workbench study {model}" + (f" --reports {reports} --page {page}" if page else "")
-    note = f"Made by `{again}`, which continues where it stopped, and makes this page again from scratch elsewhere."
-    written = report(store, reports, page=page, note=note, **given)
+    written = report(store, reports, page=page, note=made_by(model, reports, page), **given)
     console.print(f"\nDone in {show.duration(time.monotonic() - start)}. Open [bold]{written}[/] in a browser.")
     return Path(written)
 
 
-def _study_prompts(model: str) -> tuple[str, ...]:
-    from workbench.sampling.semantic import study_prompts
+def numbered() -> Callable[[str], None]:
+    """A function that prints headings, numbered from 1."""
+    console, steps = Console(), itertools.count(1)
+    return lambda text: console.print(f"\n[bold]{next(steps)}. {text}[/]")
 
-    return study_prompts(model)
+
+def made_by(model: str, reports: Path, page: Path | None) -> str:
+    """The sentence on a page that says how it is made again."""
+    again = f"workbench study {model}" + (f" --reports {reports} --page {page}" if page else "")
+    return f"Made by `{again}`, which continues where it stopped, and makes this page again from scratch elsewhere."
 
 
 def _record(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], out: Path, **options: Any) -> Path:
@@ -186,8 +182,9 @@ def _try_out(
     from workbench.analysis.baselines import baselines as analyse_baselines
     from workbench.analysis.sweep import sweep as analyse
     from workbench.sampling.save import save_comparison
+    from workbench.sampling.semantic import study_prompts
 
-    prompts = _study_prompts(model)[: size.tried]
+    prompts = study_prompts(model)[: size.tried]
     common: dict[str, Any] = {"prompts": prompts, "batch_size": BATCH, "yes": yes}
     blocks = [str(name) for name in recording["layer"].values if name != "input"]
     count = len(blocks) if size.layers is None else size.layers

@@ -218,8 +218,7 @@ def study(
     page: Annotated[Path | None, typer.Option(help="Write the report as Markdown here too.")] = None,
     yes: Yes = False,
 ) -> None:
-    """The whole path at publication size: 64 prompts, every layer, all controls. Continues where it stopped."""
-    from workbench.cli.study import FULL
-    from workbench.cli.study import study as run
+    """The whole path at publication size: every study prompt, every layer, all controls. Continues where it stopped."""
+    from workbench.cli.demo import study as run
 
-    run(model, FULL, stores, reports, page=page, yes=yes)
+    run(model, stores, reports, page=page, yes=yes)

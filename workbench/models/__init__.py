@@ -2,7 +2,7 @@
 
 from workbench.models.altered import refuse_altered
 from workbench.models.fingerprint import component_hashes, embedding_hash, fingerprint
-from workbench.models.generate import Encode, call_arguments, call_defaults, generate, is_steered
+from workbench.models.generate import Encode, call_arguments, call_defaults, generate, is_steered, makes_videos
 from workbench.models.layout import FAMILIES, Layout, layout_for
 from workbench.models.load import DTYPES, load_pipeline
 from workbench.models.mini import EMBEDDED, embedded_path
@@ -23,5 +23,6 @@ __all__ = [
     "is_steered",
     "layout_for",
     "load_pipeline",
+    "makes_videos",
     "refuse_altered",
 ]

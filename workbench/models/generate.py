@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from workbench.errors import WorkbenchError
+from workbench.models.mini import default_size
 
 #: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
 Encode = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -30,12 +31,13 @@ def call_defaults(pipe: Any) -> dict[str, Any]:
     """Arguments that every call of this pipeline should have unless the user says otherwise.
 
     A pipeline may pad its third text encoder far beyond what its tokenizer declares as its own maximum; the tokenizer's
-    word is then the right one.
+    word is then the right one. Of the embedded models some are far smaller than their pipeline's own size.
     """
+    defaults: dict[str, Any] = default_size(str(getattr(pipe, "name_or_path", "")))
     third = getattr(pipe, "tokenizer_3", None)
     if third is not None and third.model_max_length < 256:
-        return {"max_sequence_length": int(third.model_max_length)}
-    return {}
+        defaults["max_sequence_length"] = int(third.model_max_length)
+    return defaults
 
 
 def call_arguments(
@@ -73,9 +75,9 @@ def call_arguments(
     if wrong:
         raise WorkbenchError(f"{' and '.join(wrong)} must be a multiple of {unit} pixels for this model.")
     if num_frames is not None:
-        frames = getattr(pipe, "vae_scale_factor_temporal", None)
-        if frames is None:
+        if not makes_videos(pipe):
             raise WorkbenchError(f"num_frames = {num_frames}, but {type(pipe).__name__} makes images, not videos.")
+        frames = pipe.vae_scale_factor_temporal
         if num_frames % frames != 1 % frames:
             raise WorkbenchError(
                 f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
@@ -89,6 +91,11 @@ def call_arguments(
         "num_inference_steps": steps,
         "guidance_scale": guidance_scale,
     }
+
+
+def makes_videos(pipe: Any) -> bool:
+    """Whether the pipeline makes videos, and not images."""
+    return getattr(pipe, "vae_scale_factor_temporal", None) is not None
 
 
 def pixels_a_token(pipe: Any) -> int:

@@ -13,8 +13,17 @@ EMBEDDED: dict[str, Path] = {name: Path(__file__).parent / name for name in ("mi
 JUDGES: dict[str, Path] = {name: Path(__file__).parent / f"{name}-judge" for name in EMBEDDED}
 """Folders of what measures an embedded model's pictures or clips, by its name; `mini-video`'s holds no network."""
 
+SIZES: dict[str, dict[str, int]] = {"mini-video": {"height": 64, "width": 64, "num_frames": 17}}
+"""What embedded models generate unless told otherwise, where their pipeline's own default is another."""
+
 WEIGHTS: dict[str, str] = {"mini-image": "3bb31006a5ba3fae"}
 """`weight_hash` of the embedded models, by which a store that names one is checked."""
+
+
+def default_size(folder: str | Path) -> dict[str, int]:
+    """Size that the model in `folder` generates unless told otherwise; empty where its pipeline knows best."""
+    path = Path(folder).resolve()
+    return next((dict(size) for name, size in SIZES.items() if EMBEDDED[name].resolve() == path), {})
 
 
 def embedded_path(name: str) -> Path:

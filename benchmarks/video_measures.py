@@ -1,6 +1,6 @@
 """How the measures of a video answer to what is done to real clips, and the training clips' statistics.
 
-    python -m benchmarks.video_measures --work FOLDER [--reference FILE]     a few minutes; `--reference` writes reference.json
+    python -m benchmarks.video_measures --work FOLDER     a few minutes
     python -m benchmarks.measures --text-only                                then puts the numbers into docs/measures.md
 
 FOLDER is the data folder of mini-video (`workbench.models.mini.video.data.build`).
@@ -68,12 +68,10 @@ def disturbances() -> dict[str, Callable[[np.ndarray, np.random.Generator], np.n
     }
 
 
-def run(work: Path, reference_path: Path | None) -> dict[str, Any]:
+def run(work: Path) -> dict[str, Any]:
     """Numbers of the section."""
     videos, captions = videos_of(work)
     reference = clip_statistics(videos, captions, source=SOURCE.format(count=len(videos)))
-    if reference_path is not None:
-        reference_path.write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
     rng = np.random.default_rng(1)
     some = np.sort(rng.choice(len(videos), SOME, replace=False))
     rows = {}
@@ -150,9 +148,8 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--reference", type=Path)
     args = parser.parse_args()
-    NUMBERS.write_text(json.dumps(run(args.work, args.reference), indent=1) + "\n", encoding="utf-8")
+    NUMBERS.write_text(json.dumps(run(args.work), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_figures_are_written_as_png_pdf_and_csv(full_store: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["record", "no-such-model", "--prompts", "x"], "neither an embedded model (mini-image)"),
+        (["record", "no-such-model", "--prompts", "x"], "neither an embedded model (mini-image, mini-video)"),
         (["record", "mini-image", "--prompts", " "], "There are no prompts"),
         (["record", "mini-image", "--prompts", "x", "--seeds", "zero"], "seeds = 'zero' can't be read"),
         (["record", "mini-image", "--prompts", "x", "--seeds", "1,1"], "same seed is given more than once"),

@@ -9,13 +9,13 @@ import pytest
 
 import workbench
 from workbench.analysis.locate import located_channels
-from workbench.cli.study import demo
+from workbench.cli.demo import demo
 
 
 @pytest.mark.slow
 @pytest.mark.model
 def test_the_demo_goes_from_recording_to_report(tmp_path: Path) -> None:
-    page = demo(tmp_path / "stores", tmp_path / "reports")
+    page = demo(tmp_path / "stores", tmp_path / "reports")[0]
     store = tmp_path / "stores" / "demo" / "recording.zarr"
     assert workbench.verify(store).ok
 

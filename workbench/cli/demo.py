@@ -9,6 +9,7 @@ from rich.console import Console
 
 from workbench.cli import show, study_video
 from workbench.cli import study as study_image
+from workbench.models import EMBEDDED
 
 
 def demo(stores: Path, reports: Path) -> list[Path]:
@@ -19,7 +20,7 @@ def demo(stores: Path, reports: Path) -> list[Path]:
     Console().rule("Videos: mini-video")
     pages += [study_video.study_video("mini-video", study_video.DEMO, stores / "demo-video", reports / "demo-video")]
     Console().print(
-        f"\nBoth done in {show.duration(time.monotonic() - start)}: [bold]{' and '.join(map(str, pages))}[/]."
+        f"\nAll done in {show.duration(time.monotonic() - start)}: [bold]{' and '.join(map(str, pages))}[/]."
     )
     return pages
 

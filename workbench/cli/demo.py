@@ -17,8 +17,11 @@ def demo(stores: Path, reports: Path) -> list[Path]:
     start = time.monotonic()
     Console().rule("Images: mini-image")
     pages = [study_image.study("mini-image", study_image.DEMO, stores / "demo", reports / "demo")]
-    Console().rule("Videos: mini-video")
-    pages += [study_video.study_video("mini-video", study_video.DEMO, stores / "demo-video", reports / "demo-video")]
+    if (EMBEDDED["mini-video"] / "model_index.json").is_file():  # it is still being trained
+        Console().rule("Videos: mini-video")
+        pages += [
+            study_video.study_video("mini-video", study_video.DEMO, stores / "demo-video", reports / "demo-video")
+        ]
     Console().print(
         f"\nAll done in {show.duration(time.monotonic() - start)}: [bold]{' and '.join(map(str, pages))}[/]."
     )

@@ -21,7 +21,7 @@ from workbench.sampling.stas_conditions import CONTROLS, control_specs, leaving_
 from workbench.sampling.stas_grid import GRID, grid_specs
 from workbench.sampling.steer import stas_trial
 from workbench.steering.attach import apply
-from workbench.steering.spec import StasSpec
+from workbench.steering.spec import StasSpec, Window
 
 STEPS = 4
 EARLY = {"unit": "step_fraction", "low": 0.0, "high": 0.25}
@@ -196,6 +196,23 @@ def test_channels_are_matched_in_the_state_that_leaves_the_spec_s_blocks(spec: S
         )
 
 
+def test_steps_are_counted_in_the_trajectory_where_only_some_were_recorded(
+    spec: StasSpec, recording: xr.Dataset
+) -> None:
+    # Steps 0, 4, 8, 12 of 16; the window holds the first half, so 0 and 4.
+    some = recording.assign_coords(step=("timestep", 4 * np.arange(STEPS))).assign_attrs(settings={"steps": 16})
+    some["h_mean"] = some["h_mean"] * xr.DataArray([1.0, 3.0, 100.0, 100.0], dims="timestep")
+    half = spec.replace(window={"unit": "step_fraction", "low": 0.0, "high": 0.49})
+    np.testing.assert_allclose(leaving_mean_square(some, half), 5.0 * (1.0 + np.arange(WIDTH)) ** 2 + 4)
+
+
+def test_the_grid_s_windows_hold_that_share_of_the_steps() -> None:
+    shares = (0.1, 0.2, 0.4, 0.6)
+    windows = [Window(**window) for window in GRID["window"]]
+    assert [sum(window.contains(step / 20) for step in range(20)) for window in windows] == [2, 4, 8, 12]
+    assert [window.high for window in windows] == [pytest.approx(share, abs=1e-5) for share in shares]
+
+
 def test_the_grid_varies_one_thing_at_a_time_or_all(wan: Any, spec: StasSpec) -> None:
     one = list(grid_specs(spec, wan, {"boundary_width": ["1 rows", 1 / 4, 3], "layers": ["auto", [0, 2]]}))
     assert [labels for labels, _ in one] == [
@@ -238,6 +255,7 @@ def test_what_cannot_be_tried_is_refused_before_anything_runs(
     idle = spec.replace(alpha_first=None, alpha_boundary=None)
     for given, error, said in (
         ({"spec": idle}, SpecError, "does nothing"),
+        ({"spec": spec.replace(branches=["uncond"]), "guidance_scale": 1.0}, SpecError, "the uncond pass alone"),
         ({"controls": ["random"]}, WorkbenchError, r"controls \['random'\] are unknown; choose of low"),
         ({"controls": "high"}, WorkbenchError, r"controls \['high'\] are unknown"),
         ({"seedz": 1}, WorkbenchError, "no option 'seedz'; besides its own there are prompts, seeds"),

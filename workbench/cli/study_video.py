@@ -13,6 +13,7 @@ from rich.console import Console
 from workbench.cli import show
 from workbench.cli.study import BATCH, GUIDANCE, STEPS, made_by, numbered
 from workbench.errors import WorkbenchError
+from workbench.steering.windows import first_part
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class VideoSize:
 
 DEMO = VideoSize(prompts=12, timesteps="::4", tried=8, controls=("low", "all-tokens", "zero", "late"), shown=4)
 #: `over` is the coarse grid of `workbench.sampling.stas_grid`.
-FULL = VideoSize(over={"alpha": [0.8, 1.2], "window": [{"unit": "step_fraction", "low": 0.0, "high": 0.2}]})
+FULL = VideoSize(over={"alpha": [0.8, 1.2], "window": [first_part(0.2).model_dump(mode="json")]})
 
 
 def study_video(

@@ -49,13 +49,18 @@ def stas_conditions(
     Raises
     ------
     SpecError
-        If the spec does nothing, or is not for this model.
+        If the spec does nothing, also for want of an uncond pass, or is not for this model.
     WorkbenchError
         If a control is unknown.
     """
     check(spec, pipe, strict=strict)
     if spec.idle:
         raise SpecError("the spec does nothing (no role has an alpha), so there is nothing to try; give it one.")
+    if guidance_scale <= 1 and "cond" not in spec.branches:
+        raise SpecError(
+            f"the spec changes the uncond pass alone, and at guidance_scale = {guidance_scale:g} there is none; give a scale "
+            "above 1, or `spec.replace(branches=['cond'])`."
+        )
     plain: dict[str, Any] = {"role": "baseline", "control": "", "guidance_scale": guidance_scale}
     conditions = [Condition(PLAIN, plain, guidance_scale)]
     conditions.append(steered(STAS, spec, guidance_scale, {"role": "stas", "control": ""}, strict=strict))
@@ -172,7 +177,9 @@ def leaving_mean_square(recording: xr.Dataset, spec: StasSpec) -> np.ndarray:
         raise WorkbenchError(f"the recording has no block {lost[0]!r}; record it, or choose another.")
     at = [i for i, name in enumerate(branches) if name in spec.branches]
     unit = spec.window.unit
-    value_T = recording["sigma"].values if unit == "sigma" else recording["step"].values / recording.sizes["timestep"]
+    # Of the trajectory, of which a recording may hold some steps only.
+    steps = recording.attrs.get("settings", {}).get("steps", recording.sizes["timestep"])
+    value_T = recording["sigma"].values if unit == "sigma" else recording["step"].values / steps
     inside = [t for t, value in enumerate(value_T) if spec.window.contains(float(value))]
     if not at or not inside:
         raise WorkbenchError("the recording holds none of the spec's branches, or none of its steps.")

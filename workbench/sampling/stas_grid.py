@@ -13,10 +13,11 @@ from workbench.models import layout_for
 from workbench.sampling.over import FIXED, listed, window_of
 from workbench.sampling.sweep import settings_of
 from workbench.steering.spec import StasSpec
+from workbench.steering.windows import first_part
 
 GRID: dict[str, list[Any]] = {
     "alpha": [0.8, 1.0, 1.2],
-    "window": [{"unit": "step_fraction", "low": 0.0, "high": high} for high in (0.1, 0.2, 0.4, 0.6)],
+    "window": [first_part(share).model_dump(mode="json") for share in (0.1, 0.2, 0.4, 0.6)],
     "boundary_width": [1 / 16, 1 / 8, 1 / 4],
     "reference": ["channel", "joint"],
     "layers": ["auto"],

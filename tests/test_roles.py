@@ -76,6 +76,9 @@ def test_an_image_has_no_roles() -> None:
 def test_a_part_of_the_tokens_is_refused_because_its_ends_are_not_known() -> None:
     with pytest.raises(RoleError, match="not all of a grid"):
         roles_of(video().isel(token=slice(3, None)), 2)
+    damaged = {"frame": np.array([0, 1 << 40]), "row": np.array([0, 1 << 40]), "column": np.array([0, 1 << 40])}
+    with pytest.raises(RoleError, match="These are 2 tokens, not all of a grid"):
+        roles_of(damaged, 2)
     with pytest.raises(RoleError, match="no 'row'"):
         roles_of({"frame": np.zeros(3)}, 1)
 

@@ -7,6 +7,7 @@ here the *width* is a number of tokens, the same at head and tail, and always wr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,8 @@ def grid_of(tokens: xr.Dataset | xr.DataArray | Mapping[str, Any]) -> tuple[int,
             f"Tokens need the coordinates frame, row and column to have roles; there is no {error}."
         ) from error
     grid = tuple(int(place.max(initial=-1)) + 1 for place in places)
-    whole = np.indices(grid).reshape(3, -1)
-    if not all(np.array_equal(place, expected) for place, expected in zip(places, whole, strict=True)):
+    # Their number first: a coordinate of a damaged store may be anything, and the whole grid then larger than memory.
+    if math.prod(grid) != places[0].size or not all(map(np.array_equal, places, np.indices(grid).reshape(3, -1))):
         raise RoleError(
             f"These are {places[0].size} tokens, not all of a grid of {grid[0]} x {grid[1]} x {grid[2]} in raster order. Take "
             "the roles of the whole recording, and select tokens afterwards."

@@ -80,6 +80,8 @@ def test_a_video_is_the_stock_pipelines(wan: Any, result: SampleResult) -> None:
 def test_what_is_no_number_of_frames_is_refused(wan: Any, pipe: Any) -> None:
     with pytest.raises(WorkbenchError, match="num_frames = 6 must be 1 more than a multiple of 4"):
         sample(wan, **{**CALL, "num_frames": 6})
+    with pytest.raises(WorkbenchError, match="num_frames = -3 must be 1 more than a multiple of 4"):
+        sample(wan, **{**CALL, "num_frames": -3})
     with pytest.raises(WorkbenchError, match="makes images, not videos"):
         sample(pipe, prompts="dog face", num_frames=5, progress=False)
     with pytest.raises(WorkbenchError, match="compare=True takes all modes"):

@@ -161,6 +161,8 @@ def test_profile_proposes_the_width(recording, supported) -> None:
     none = derive_stas(recording, profile=found.assign_attrs(proposed_width=0, verdict="no plateau found"))
     assert none.evidence.provenance["boundary_width"] == "given", "the recording's"
     assert none.evidence.notes["profile"]["verdict"] == "no plateau found"
+    same = derive_stas(recording, hierarchy=supported, boundary_width=6)
+    assert "warning" not in same.evidence.notes, "6 tokens are the row that was tested"
     with pytest.raises(SpecError, match="the profile is of another model"):
         derive_stas(recording, profile=found.assign_attrs(recording_model={**MODEL, "weight_hash": "w1"}))
     with pytest.raises(SpecError, match="`profile` is no result"):

@@ -258,6 +258,16 @@ def test_report_tells_how_much_was_changed(pipe) -> None:
     assert found == pytest.approx(by_hand.numpy(), rel=1e-5)
 
 
+def test_calls_of_other_videos_before_are_no_part_of_a_report(pipe) -> None:
+    spec = stas_spec(pipe, window=FIRST_STEP)
+    with apply(spec, pipe) as attached:
+        generate(pipe, PROMPTS[:1])
+        alone = attached.report()["changed_norm"]
+        generate(pipe, PROMPTS)
+        generate(pipe, PROMPTS[:1])
+        assert attached.report()["changed_norm"].tolist() == alone.tolist()
+
+
 def test_inside_nnsight_and_with_hooks_of_the_user(pipe) -> None:
     from nnsight import NNsight
 

@@ -78,7 +78,7 @@ def call_arguments(
         if not makes_videos(pipe):
             raise WorkbenchError(f"num_frames = {num_frames}, but {type(pipe).__name__} makes images, not videos.")
         frames = pipe.vae_scale_factor_temporal
-        if num_frames % frames != 1 % frames:
+        if num_frames < 1 or num_frames % frames != 1 % frames:
             raise WorkbenchError(
                 f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
             )

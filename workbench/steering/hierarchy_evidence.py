@@ -7,11 +7,13 @@ from numbers import Integral
 from typing import Any
 
 import xarray as xr
+from pydantic import ValidationError
 
 from workbench.analysis.same_model import same_model
 from workbench.errors import SpecError
 from workbench.roles import ONE_ROW, default_width
 from workbench.steering.source import rounded
+from workbench.steering.spec import BoundaryWidth
 
 NOT_MEASURED = (
     "No frame hierarchy was measured in this model; that first-frame and boundary tokens are raised is the paper's claim "
@@ -47,7 +49,7 @@ class Hierarchy:
             raise SpecError(
                 f"a STAS spec was not derived: first frame > boundary > interior is {self.verdict} in this model (found: "
                 f"{self.levels}). {found.attrs.get('verdict_reason', '')} STAS would raise what is not shown to be raised. "
-                "Derive it anyway with `anyway=True`; the spec then says so."
+                "Derive it anyway with `anyway=True` (`--anyway`); the spec then says so."
             )
 
     @property
@@ -81,7 +83,7 @@ class Hierarchy:
         if untested:
             said.append(f"The hierarchy of channels {', '.join(map(str, untested))} was not tested.")
         tested_width = self.found.attrs.get("boundary_width")
-        if tested_width is not None and in_rows(int(tested_width), grid) != width:
+        if tested_width is not None and int(tested_width) != _tokens(width, grid):
             said.append(f"The hierarchy was tested with a boundary width of {tested_width} tokens.")
         return said
 
@@ -109,6 +111,14 @@ class Hierarchy:
             if "contrast_verdict" in here:
                 out[name]["verdict"] = str(here["contrast_verdict"].values)
         return out
+
+
+def _tokens(width: Any, grid: tuple[int, int, int]) -> int | None:
+    """A width as a spec has it, in tokens; None if it is none, which the spec itself says when it is made."""
+    try:
+        return BoundaryWidth.model_validate(width).tokens(grid)
+    except ValidationError:
+        return None
 
 
 def _plain(value: Any) -> Any:

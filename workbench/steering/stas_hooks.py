@@ -50,7 +50,7 @@ class StasAttachment(Attached):
     def report(self) -> dict[str, np.ndarray]:
         """``changed_norm`` of each sample since the last report, averaged over `changes`: of one call of the pipeline.
 
-        0 if nothing was changed in it.
+        0 if nothing was changed in it. Calls of another number of samples, before the last, are left out.
         """
         since, self.reported = self.changes[self.reported :], len(self.changes)
         norm = torch.stack(since).mean(dim=0).cpu().numpy() if since else np.zeros(self.samples)
@@ -113,7 +113,8 @@ class StasHook(TransformerHook):
         self.refuse_cache()
         arguments = self.signature.bind(module, *args, **kwargs).arguments
         latents = arguments[self.layout.hidden_argument]
-        self.attachment.samples = latents.shape[0]
+        if self.attachment.samples != latents.shape[0]:  # other videos than those of the calls before
+            self.attachment.samples, self.attachment.reported = latents.shape[0], len(self.attachment.changes)
         if self.attachment.spec.idle:
             return forward(*args, **kwargs)
         self.refuse_others()

@@ -157,6 +157,22 @@ def test_too_few_prompts_leave_it_undecided_and_say_how_many_there_must_be(promp
     assert found.attrs["proposed_width"] == 0
 
 
+def test_five_prompts_that_allow_no_small_p_deny_nothing():
+    found = profile(video(Truth(boundary=0.5), prompts=5), **FAST)
+    assert found.attrs["verdict"] == UNDECIDED, "all five agree on a large step, and p can't be below 2 / 2**5"
+    assert "No p of 5 prompts can be below 0.062" in found.attrs["verdict_reason"]
+    assert "6 are needed" in found.attrs["verdict_reason"]
+
+
+def test_a_given_channel_that_is_massive_nowhere_counts_beside_one_that_is():
+    recording = video(Truth(boundary=0.3))
+    both, alone = (profile(recording, channels=c, controls=0, **FAST) for c in ([3, 5], [3]))
+    hidden = np.abs(recording["hidden"].isel(branch=0, layer=slice(1, None)).sel(channel=[3, 5]))
+    plain = hidden.mean(["sample", "layer", "timestep", "channel"]).values
+    assert np.allclose(both["token_magnitude"], plain, rtol=1e-4)
+    assert not np.allclose(both["token_magnitude"], alone["token_magnitude"], rtol=0.1)
+
+
 def test_prompts_are_the_replicates_not_their_seeds():
     one, four = (profile(video(Truth(boundary=0.3), prompts=6, seeds=s), **FAST) for s in (1, 4))
     assert one.attrs["n_replicates"] == four.attrs["n_replicates"] == 6

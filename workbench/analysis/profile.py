@@ -142,10 +142,12 @@ def profile(
 
 
 def _weights(chosen: Chosen, visits: Visits) -> Floats:
-    """Weight of each channel in the mean of a layer: equal over the channels massive there; where that is nowhere, over all."""
+    """Weight of each channel in the mean of a layer: equal over those that count there.
+
+    A channel counts where it is massive, and in all blocks if it is massive in none, as in `hierarchy`.
+    """
     counted = chosen.massive_LK & visits.blocks[:, None]
-    if not counted.any():
-        counted = np.broadcast_to(visits.blocks[:, None], counted.shape)
+    counted[:, ~counted.any(axis=0)] = visits.blocks[:, None]
     return np.asarray(counted / np.maximum(counted.sum(axis=1, keepdims=True), 1))
 
 

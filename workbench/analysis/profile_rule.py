@@ -132,9 +132,14 @@ def propose(later_PS: Floats, first_PS: Floats, rows: int, columns: int, by: Sam
     return found._replace(verdict=judge(found, n, columns, by))
 
 
+def enough(n: int, alpha: float) -> bool:
+    """Whether `n` prompts can give a p of at most alpha: n signs have 2**(n - 1) flips that differ, so 5 allow no less than 0.06."""
+    return n >= MINIMUM_SAMPLES and 2.0 ** (1 - n) <= alpha
+
+
 def judge(found: Proposal, n: int, columns: int, by: Sampling) -> str:
     """Verdict of `n` prompts; see the module."""
-    if n < MINIMUM_SAMPLES:
+    if not enough(n, by.alpha):
         return UNDECIDED
     best = int(np.flatnonzero(found.widths == found.width)[0])
     mean = float(found.step.mean[best])

@@ -19,6 +19,7 @@ from workbench.analysis.profile_rule import (
     UNDECIDED,
     Proposal,
     Sampling,
+    enough,
 )
 from workbench.analysis.profile_step import fits
 from workbench.analysis.visits import counted, too_few
@@ -29,6 +30,12 @@ def reason(result: xr.Dataset, found: Proposal, by: Sampling, later_PS: Floats) 
     attrs, columns = result.attrs, int(result.attrs["token_grid"][2])
     if few := too_few(attrs):
         return f"{few}: no width can be proposed from {counted(attrs)}."
+    if not enough(n := int(attrs["n_replicates"]), by.alpha):
+        needed = 1 + math.ceil(math.log2(1.0 / by.alpha))
+        return (
+            f"No p of {n} {attrs['replicate']}s can be below {2.0 ** (1 - n):.2g} (alpha is {by.alpha:g}), whatever is there: "
+            f"no width can be proposed from {counted(attrs)}; {needed} are needed."
+        )
     if not found.width:
         return f"Frames of {attrs['token_grid'][1]} x {columns} tokens are too small to tell a step from the image's content."
     said = [_verdict(found, columns, by, later_PS), _compared(found, attrs), f"From {counted(attrs)}."]

@@ -61,7 +61,7 @@ def stas_effects(
     AnalysisError
         If the table is not that of a trial of STAS.
     """
-    roles = _roles(measured)
+    roles = roles_of(measured)
     if not (math.isfinite(least) and least > 0):
         raise AnalysisError(f"least={least!r} must be above 0: it is the smallest difference that counts.")
     names, prompts = [str(name) for name in measured["condition"].values], [str(p) for p in measured["prompt"].values]
@@ -86,7 +86,7 @@ def stas_effects(
     return result
 
 
-def _roles(measured: xr.Dataset) -> dict[str, list[str]]:
+def roles_of(measured: xr.Dataset) -> dict[str, list[str]]:
     """Role → its conditions."""
     lacking = [name for name in ("role", "better", "kind", "label", "unit") if name not in measured.coords]
     if lacking:
@@ -170,4 +170,4 @@ def _overall(result: xr.Dataset, least: float, alpha: float) -> dict[str, Any]:
     }
 
 
-__all__ = ["LEAST", "stas_effects"]
+__all__ = ["LEAST", "roles_of", "stas_effects"]

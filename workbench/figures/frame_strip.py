@@ -17,6 +17,8 @@ from workbench.analysis.visits import require
 from workbench.errors import AnalysisError
 from workbench.figures import style
 
+DPI = 130
+"""Frames of small videos show nothing more at 300, and the report carries them."""
 MOST_FRAMES = 9
 """Frames shown of a video, evenly spread, with the first and the last."""
 

@@ -187,7 +187,9 @@ def listed(values: Sequence[object], *, most: int = 8) -> str:
     return head + (f", … ({len(values)} in all)" if len(values) > most else "")
 
 
-def save(figure: Figure, folder: str | Path, name: str, *, data: pd.DataFrame | None = None) -> list[Path]:
+def save(
+    figure: Figure, folder: str | Path, name: str, *, data: pd.DataFrame | None = None, dpi: int | None = None
+) -> list[Path]:
     """Write a figure as PDF and PNG, and its numbers as CSV. The same inputs give the same bytes.
 
     Parameters
@@ -200,6 +202,8 @@ def save(figure: Figure, folder: str | Path, name: str, *, data: pd.DataFrame | 
         File name without extension.
     data : DataFrame, optional
         What the figure's `data` returned.
+    dpi : int, optional
+        Of what is no line or letter; default: 300. Pictures of few pixels need no more than a figure's `DPI` says.
 
     Returns
     -------
@@ -218,7 +222,7 @@ def save(figure: Figure, folder: str | Path, name: str, *, data: pd.DataFrame | 
         for extension, cleared in metadata.items():
             path = target / f"{name}.{extension}"
             partial = path.with_name(f".{path.name}.partial")
-            figure.savefig(partial, format=extension, metadata=cleared)
+            figure.savefig(partial, format=extension, metadata=cleared, dpi=dpi or mpl.rcParams["savefig.dpi"])
             os.replace(partial, path)
             files.append(path)
     if data is not None:

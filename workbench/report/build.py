@@ -217,7 +217,7 @@ def _draw(
     module, data = registry.load(name), evidence[entry.needs]
     options: dict[str, Any] = dict(entry.options) | ({"branch": branch} if entry.needs == "recording" else {})
     table = module.data(data, **options)
-    files = save(module.draw(data, **options), folder, name, data=table)
+    files = save(module.draw(data, **options), folder, name, data=table, dpi=getattr(module, "DPI", None))
     bar.advance()
     return {
         "name": name,

@@ -60,9 +60,12 @@ def lead(recording: xr.Dataset) -> str:
     """What was recorded, in one sentence."""
     settings = recording.attrs["settings"]
     seeds = len(settings["seeds"])
+    kept = recording.sizes["timestep"]
+    # Of an experiment the timesteps are cells, which are no part of a trajectory.
+    some = "" if kept == settings["steps"] or recording.attrs.get("experiment") else f" ({kept} of them recorded)"
     return (
         f"{completed(recording)} samples ({len(settings['prompts'])} prompts × {seeds} seed{'s' if seeds > 1 else ''}), "
-        f"{recording.sizes['timestep']} denoising steps, guidance scale {settings['guidance_scale']:g}, "
+        f"{settings['steps']} denoising steps{some}, guidance scale {settings['guidance_scale']:g}, "
         f"{recording.sizes['layer'] - 1} blocks of {recording.sizes['channel']} channels, "
         f"{_tokens(recording)}."
     )

@@ -153,7 +153,7 @@ def stas_section(
         section.tables.append(_sources(spec))
         section.details.append({"title": "The spec", "text": pretty(dict(spec))})
     if trial is not None:
-        said.append(str(trial.attrs.get("verdict_reason", "")))
+        said.append(f"Against the videos without it: {trial.attrs['verdict']}; {trial.attrs['verdict_reason']}.")
         section.tables.append(effects(trial))
     if comparison is not None:
         add_comparison(section, comparison)
@@ -172,7 +172,7 @@ def steers(spec: Mapping[str, Any]) -> str:
     done = {"steer": "Steered", "scale": "Scaled", "zero": "Zeroed"}[str(spec["action"])]
     return (
         f"{done}: channel {listed(list(spec['channels']))} of the state that leaves {listed(list(spec['layers']))}; {roles}; boundary "
-        f"of {width['value']:g} {width['unit']}; {unit} from {window['low']:g} to {window['high']:g}; branches "
+        f"of {width['value']:g} {width['unit']}; {unit} from {window['low']:.3g} to {window['high']:.3g}; branches "
         f"{' and '.join(spec['branches'])}; reference {spec['reference']}."
     )
 
@@ -245,7 +245,7 @@ def _compared(section: Section, folder: Path, out: Path) -> None:
             labels += names
             groups += [f"{prompt}\nseed {seed}"] * len(pair)
     strip = frame_strip.strip(videos, labels, groups=groups, fps=preview.RATE, latent_frames=_latents(len(videos[0])))
-    files = save(strip, out / "figures", "steered_strip")
+    files = save(strip, out / "figures", "steered_strip", dpi=frame_strip.DPI)
     # In place of the sampler's own picture: this one has the seconds and the latent frames.
     for figure in section.figures:
         figure["png"] = files[1]

@@ -39,6 +39,8 @@ class Truth:
         Of all channels: tokens in the first and last row *and* column of every frame, the first one too.
     rows : float
         Of all channels: tokens in the first and last row of every frame, the first one too (sky and ground).
+    columns : float
+        Of all channels: tokens in the first and last column of every frame, the first one too (a tall subject, if below 0).
     first_everywhere : float
         Of all channels: the first frame, which encodes one pixel frame and has other statistics.
     drift : float
@@ -51,6 +53,7 @@ class Truth:
     boundary: float = 0.0
     edges: float = 0.0
     rows: float = 0.0
+    columns: float = 0.0
     first_everywhere: float = 0.0
     drift: float = 0.0
     early: float = 1.0
@@ -139,7 +142,7 @@ def hidden_states(truth: Truth, size: Size, spread: Spread, seed: int) -> np.nda
     image = image + own[2] * edge_row + own[3] * edge_column
     image = image + truth.edges * (edge_row | edge_column) + truth.first_everywhere * is_first
     image = image - truth.drift * frame / (frames - 1)
-    image = image + truth.rows * edge_row
+    image = image + truth.rows * edge_row + truth.columns * edge_column
     at_first, at_boundary = (_over_steps(rng, o, steps) for o in own[:2])
     factor = np.linspace(truth.early, 2.0 - truth.early, steps) if steps > 1 else np.ones(1)
     planted = (truth.first * factor + at_first)[:, :, None] * is_first

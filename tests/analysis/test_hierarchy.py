@@ -52,14 +52,34 @@ def test_what_was_planted_is_said(name: str) -> None:
         (Truth(first=FIRST, boundary=BOUNDARY, edges=BOUNDARY), ALL),
         (Truth(first=BOUNDARY, boundary=BOUNDARY), BOTH),
         (Truth(rows=BOUNDARY), EDGES),
+        (Truth(columns=0.4), NONE),
         (Truth(drift=0.4), NONE),
         (Truth(first=-0.5), NONE),
     ],
-    ids=["and image edges", "alike", "rows of the image", "drift", "first frame lower"],
+    ids=["and image edges", "alike", "rows of the image", "columns of the image", "drift", "first frame lower"],
 )
 def test_what_resembles_a_hierarchy_is_told_apart(truth: Truth, levels: str) -> None:
     found = judged(truth)
     assert found.attrs["levels"] == levels, found.attrs["verdict_reason"]
+
+
+def test_columns_that_the_image_raises_do_not_deny_a_boundary() -> None:
+    found = judged(Truth(first=FIRST, boundary=BOUNDARY, columns=0.4))
+    assert found.attrs["levels"] == "undecided"
+    assert "the edge columns are raised as much as the boundary's rows" in found.attrs["verdict_reason"]
+
+
+def test_rows_that_the_image_raises_give_no_prompt_the_whole_order() -> None:
+    image, planted = (judged(truth) for truth in (Truth(first=FIRST, rows=BOUNDARY), TRUTHS[ALL]))
+    assert float(image.ordered_p) > 0.05 > float(planted.ordered_p)
+
+
+def test_a_channel_that_is_zero_has_no_hierarchy() -> None:
+    recording = video_recording(TRUTHS[ALL], size=Size(prompts=8))
+    recording["hidden"].loc[{"channel": 5}] = 0.0
+    with pytest.raises(AnalysisError, match="is 0 at all tokens"):
+        hierarchy(recording, channels=[5], **FAST)
+    assert hierarchy(recording, **FAST).attrs["levels"] == ALL
 
 
 def test_a_reversed_first_frame_and_a_drift_are_put_in_words() -> None:

@@ -175,6 +175,8 @@ def states(**given: str) -> dict[str, str]:
         ({"over": "y", "first": "y", "step": "y"}, rule.FIRST),
         ({"over": "y", "first": "y", "step": "y", "rows": "y"}, rule.FIRST),
         ({"rows": "y"}, rule.EDGES),
+        ({"rows": "y", "later": "y"}, rule.UNDECIDED),
+        ({"over": "y", "first": "y", "step": "y", "rows": "y", "later": "?"}, rule.UNDECIDED),
         ({"rows": "y", "beyond": "y"}, rule.EDGES),
         ({"rows": "y", "beyond": "y", "later": "?"}, rule.UNDECIDED),
         ({"beyond": "y", "later": "y"}, rule.NONE),

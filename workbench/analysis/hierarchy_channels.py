@@ -16,6 +16,9 @@ from workbench.analysis.hierarchy_parts import Sampling, Variables, put
 from workbench.analysis.hierarchy_regions import REGIONS
 from workbench.analysis.visits import TEXT
 
+RESAMPLES, MOST_RESAMPLES = 1000, 20_000
+"""Fewest resamples a channel for its corrected bounds, and the most that are drawn."""
+
 
 def add_channels(
     result: xr.Dataset, logs_PLTKFR: np.ndarray, contrasts_PLTKD: np.ndarray, counts: Counted, by: Sampling
@@ -31,7 +34,9 @@ def add_channels(
     each = np.einsum("plmd,lm->pdm", steps, weights)
     dims = ("contrast", "channel")
     put(new, "overall_by_channel", dims, each, "overall, of one channel", by)
-    strict = by._replace(confidence=1.0 - (1.0 - by.confidence) / channels)
+    # Quantiles far out need more resamples than others.
+    resamples = max(by.resamples, min(RESAMPLES * channels, MOST_RESAMPLES))
+    strict = by._replace(confidence=1.0 - (1.0 - by.confidence) / channels, resamples=resamples)
     bounds: Variables = {}
     put(bounds, "bound", dims, each, "overall, of one channel, corrected over channels", strict)
     for end in ("low", "high"):

@@ -19,6 +19,7 @@ from workbench.analysis.hierarchy_contrasts import (
     FIRST_BOUNDARY,
     ROWS,
     ROWS_COLUMNS,
+    ROWS_FIRST,
     SHUFFLED,
     Counted,
 )
@@ -131,15 +132,15 @@ def add_overall(result: xr.Dataset, contrasts_PLTKD: np.ndarray, counts: Counted
 def _trend(new: Variables, own_PD: Floats, by: Sampling) -> None:
     """Ordered alternative: the slope over the roles, and the share of prompts with the whole order.
 
-    Of a prompt the order holds where first - boundary at the same places, row edge - inside and row edge - column edge are
-    all above 0. Where only the first frame is raised, that happens in less than a half of the prompts by chance; the
+    Of a prompt the order holds where first - boundary at the same places, row edge - inside, row edge - column edge and the
+    rows' contrast over that of the first frame are all above 0. Where only the first frame is raised, that happens in less than a half of the prompts by chance; the
     p-value is against a half, so the first frame alone does not make it small.
     """
     slope = own_PD[:, NAMES.index("first - interior")] / 2.0
     put(new, "trend", (), slope, "ln units per level of the roles, interior to boundary to first", by)
     flips = inference.sign_flip(slope[:, None], resamples=by.permutations, seed=by.seed)
     new["trend_p"] = ((), flips.p_value[0], {"long_name": "p of the trend, signs of prompts flipped"})
-    parts = own_PD[:, [NAMES.index(name) for name in (FIRST_BOUNDARY, ROWS, ROWS_COLUMNS)]]
+    parts = own_PD[:, [NAMES.index(name) for name in (FIRST_BOUNDARY, ROWS, ROWS_COLUMNS, ROWS_FIRST)]]
     known, ordered = bool(np.isfinite(parts).all()), int((parts > 0).all(axis=1).sum())
     share = ordered / len(parts) if known else np.nan
     new["ordered_share"] = ((), share, {"long_name": "share of prompts with first > boundary > interior"})

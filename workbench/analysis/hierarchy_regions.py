@@ -124,7 +124,7 @@ def measure(visits: Visits, places: Places, at_K: NDArray[np.int64], massive: in
     Raises
     ------
     AnalysisError
-        If the recording has no hidden states, or some that are not finite.
+        If the recording has no hidden states, some that are not finite, or a massive channel is 0 in a whole region.
     """
     need_hidden(visits.recording)
     order = ("sample", "layer", "timestep", "token", "channel")
@@ -142,6 +142,11 @@ def measure(visits: Visits, places: Places, at_K: NDArray[np.int64], massive: in
                 f"hidden states of sample {label} are not finite; `workbench verify` says what is missing."
             )
         logs[at], rotated[at] = reduce_states(size, places, massive)
+        if (logs[at][..., :massive, :, ~places.absent_R] <= _ln(np.zeros(1))[0] + 1.0).any():
+            raise AnalysisError(
+                f"in sample {visits.samples[at[0].start]} |h| of a channel that was asked for is 0 at all tokens of a region, so it "
+                "has no logarithm. Choose channels that are not 0 with channels=[…]."
+            )
     return Measured(logs, rotated)
 
 

@@ -10,11 +10,13 @@ decide, is at most alpha; ``not above`` where its interval lies below the smalle
 * *first over boundary*: the first frame is above later frames at the places of the boundary.
 
 All parts of a claim must hold, so none is corrected (intersection-union, Berger 1982, *Technometrics* 24, 295-300); one part
-that does not hold is enough for "not raised". A part that does not exist (a line through fewer than three later frames) is
+that does not hold is enough for "not raised". The columns alone are the exception: an image may raise them more than its rows
+(a tall subject), and then a boundary does not exceed them though it is there. So they can keep a boundary from being claimed,
+but it is denied only where the inside or the rows of the first frame say so. A part that does not exist (a line through fewer than three later frames) is
 left out, and the verdict says so.
 
-Two claims at 2.5 % each (one-sided) keep what is claimed falsely below 5 %. Against a claim, any of up to three parts is
-enough; where all of them lie exactly at the smallest effect, it is denied in up to 7.5 %.
+Two claims at 2.5 % each (one-sided) keep what is claimed falsely below 5 %. Against a claim, any of up to two parts is
+enough; where both of them lie exactly at the smallest effect, it is denied in up to 5 %.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ def all_of(*parts: str) -> str:
 
 def levels(states: Mapping[str, str]) -> str:
     """Which levels hold, from the states of the `DECIDING` contrasts; `NO_DRIFT` may be missing."""
-    boundary = all_of(states[ROWS], states[ROWS_COLUMNS], states[ROWS_FIRST])
+    over_columns = (
+        states[ROWS_COLUMNS] if states[ROWS_COLUMNS] == ABOVE else OPEN
+    )  # columns deny nothing: see the module
+    boundary = all_of(states[ROWS], over_columns, states[ROWS_FIRST])
     first = all_of(states[FIRST_INTERIOR], states.get(NO_DRIFT, ABOVE))
     drifts = states[FIRST_INTERIOR] == ABOVE and first == NOT_ABOVE  # then it is no first frame at any place
     over_boundary = NOT_ABOVE if drifts else states[FIRST_BOUNDARY]
@@ -76,6 +81,12 @@ def levels(states: Mapping[str, str]) -> str:
     if raised == (False, False):
         return {ABOVE: EDGES, NOT_ABOVE: NONE}.get(states[ROWS], UNDECIDED)
     return FIRST if raised == (True, True) else UNDECIDED
+
+
+def columns_disagree(states: Mapping[str, str]) -> bool:
+    """Whether only the columns at the edge speak against a boundary: the rest leaves it undecided."""
+    others = all_of(states[ROWS], states[ROWS_FIRST])
+    return states[ROWS_COLUMNS] == NOT_ABOVE and others != NOT_ABOVE
 
 
 def verdict_of(found: str) -> str:

@@ -176,6 +176,11 @@ def _sentence(
         parts.append(f"Too few: {few}.")
     else:
         why = [f"{SAID[name]}: {reasons[name]}" for name, state in states.items() if state == rule.OPEN]
+        if rule.columns_disagree(states):
+            why.append(
+                "the edge columns are raised as much as the boundary's rows, or more, and the image alone may do that; the rows "
+                "of the first frame do not say that it does"
+            )
         parts.append(("Open: " + "; ".join(why) if why else "The contrasts agree with none of the patterns") + ".")
     parts += [*_channels(result, found), *_ordinary(evidence), *_over_time(evidence, states, found)]
     parts.append(f"Boundary width {attrs['boundary_width']} tokens ({attrs['boundary_width_source']}).")

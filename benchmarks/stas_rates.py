@@ -2,14 +2,16 @@
 
     python -m benchmarks.stas_rates            print the tables
     python -m benchmarks.stas_rates --write    and put them into docs/stas-trial.md, between its markers
+    python -m benchmarks.stas_rates --only choice    only those of the choice between settings
 
-Simulated tables (`tests/analysis/steered.py`) go through `workbench.stas_effects` itself. Seeds are fixed. About five minutes on
-one core.
+Simulated tables (`tests/analysis/steered.py`) go through `workbench.stas_effects` and `stas_choice` themselves. Seeds are fixed.
+About ten minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,12 +20,16 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the simulated tables live with the tests
 
+import numpy as np  # noqa: E402
+
 from tests.analysis.steered import BETTER, DISTANCE, NOISE, simulated  # noqa: E402
 from workbench.analysis.inference import proportion_high  # noqa: E402
 from workbench.analysis.stas import LEAST, stas_effects  # noqa: E402
+from workbench.analysis.stas_choice import stas_choice  # noqa: E402
 
 PAGE = ROOT / "docs" / "stas-trial.md"
 BEGIN, END = "<!-- stas rates: begin -->", "<!-- stas rates: end -->"
+BEGIN_CHOICE, END_CHOICE = "<!-- stas choice rates: begin -->", "<!-- stas choice rates: end -->"
 FAST: dict[str, Any] = {"resamples": 500, "flips": 1999}
 ANSWERS = ("supported", "mixed", "undecided", "not supported")
 
@@ -60,6 +66,73 @@ ROWS = (
 )  # fmt: skip
 
 
+class Choice(NamedTuple):
+    """A truth of one setting besides `NULLS` that do nothing, what is wrong to answer, and how the table is simulated."""
+
+    what: str
+    planted: dict[str, float]
+    wrong: tuple[str, ...]
+    options: dict[str, Any] = {}  # noqa: RUF012
+    gauge: str = "own_clip_distance"
+
+
+NULLS = 6
+"""Settings that do nothing: the STAS condition and five of the grid."""
+
+NOTHING = ("the planted", "another")
+OWN = {"own_clip_distance": 0.5}
+CHOICES = (
+    Choice("no effect", {}, NOTHING),
+    Choice("no effect, 12 prompts", {}, NOTHING, {"prompts": 12}),
+    Choice("no effect, 64 prompts", {}, NOTHING, {"prompts": 64}),
+    Choice("no effect, differences vary thrice as much", {}, NOTHING, {"noise": 3 * NOISE}),
+    Choice("no effect, by the judged measures", {}, NOTHING, {}, "judged"),
+    Choice("no effect, by the distribution", {}, NOTHING, {"reference": True}, DISTANCE),
+    Choice("one gains 0.3", {"own_clip_distance": 0.3}, ("another", "not supported")),
+    Choice("one gains 0.5", OWN, ("another", "not supported")),
+    Choice("one gains 0.5, 64 prompts", OWN, ("another", "not supported"), {"prompts": 64}),
+    Choice("one gains 0.5, and moves less by 0.8", OWN | {"frame_difference": -0.8}, NOTHING),
+    Choice("one gains 0.5, and loses 0.8 elsewhere", OWN | {"first_frame_sharpness": -0.8}, NOTHING),
+    Choice("one gains 0.5 in four measures, by the judged measures",
+           dict.fromkeys(("temporal_flicker", "motion_smoothness", "frame_consistency", "own_clip_distance"), 0.5),
+           ("another", "not supported"), {}, "judged"),
+)  # fmt: skip
+
+
+def choices(count: int) -> list[str]:
+    """Table of what `stas_choice` answers among `NULLS` settings that do nothing and the planted one."""
+    columns = ("the planted", "another", "undecided", "not supported")
+    rows = [
+        f"| what is so | supported: {' | supported: '.join(columns[:2])} | {' | '.join(columns[2:])} | wrong | at most (95 %) | "
+        "gain of the choice: choosing half, other half |",
+        "|---|" + "---:|" * (len(columns) + 3),
+    ]
+    for number, row in enumerate(CHOICES):
+        got: Counter[str] = Counter()
+        gains = []
+        for i in range(count):
+            grid: dict[str, dict[str, float]] = {f"nothing {k}": {} for k in range(NULLS - 1)} | {
+                "planted": row.planted
+            }
+            table = simulated(
+                {}, {}, grid=grid, seed=9_000_000 + 10_000 * number + i, **({"reference": False} | row.options)
+            )
+            said = stas_choice(table, gauge=row.gauge, **FAST)
+            best = json.loads(said.attrs["best"])
+            if "reporting" in best:
+                gains.append([best[half]["gain"] for half in ("choosing", "reporting")])
+            chosen = "the planted" if said.attrs["choice"] == "planted" else "another"
+            got[chosen if said.attrs["verdict"] == "supported" else said.attrs["verdict"]] += 1
+        wrong = sum(got[name] for name in row.wrong)
+        cells = " | ".join(str(got[name]) for name in columns)
+        seen = "{:.2f}, {:.2f} ({})".format(*np.mean(gains, axis=0), len(gains)) if gains else "none chosen"
+        rows.append(
+            f"| {row.what} | {cells} | {wrong / count:.1%} | {float(proportion_high(np.asarray(wrong), count)):.1%} | {seen} |"
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
 def answers(count: int) -> list[str]:
     """Table of what is answered, for each truth."""
     rows = [
@@ -75,7 +148,7 @@ def answers(count: int) -> list[str]:
                 str(result["verdict"].sel(contrast="stas − low").values) if row.selective else result.attrs["verdict"]
             ] += 1
         wrong = sum(got[name] for name in row.wrong)
-        bound = float(proportion_high(wrong, count))
+        bound = float(proportion_high(np.asarray(wrong), count))
         cells = " | ".join(str(got[a]) for a in ANSWERS)
         rows.append(f"| {row.what} | {cells} | {wrong / count:.1%} | {bound:.1%} |")
         print(rows[-1], file=sys.stderr, flush=True)
@@ -113,18 +186,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=400, help="simulated tables a row")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", choices=("effects", "choice"), help="one of the two alone")
     options = parser.parse_args()
-    tables = [answers(options.count), power(options.count // 2)]
-    text = "\n\n".join("\n".join(table) for table in tables)
-    print(text)
-    if options.write:
-        words = PAGE.read_text(encoding="utf-8")
-        before, after = words.index(BEGIN) + len(BEGIN), words.index(END)
+    if options.only != "choice":
         said = (
             f"{options.count} simulated tables a row, half as many for the power; 32 prompts unless it says otherwise; gains in "
             f"standard deviations of the unsteered videos over prompts, of which {LEAST:g} counts; a paired difference varies by {NOISE:g} "
             "of them (skewed, gamma)."
         )
+        _put((BEGIN, END), said, [answers(options.count), power(options.count // 2)], write=options.write)
+    if options.only != "effects":
+        said = (
+            f"{options.count} simulated tables a row, {NULLS} settings without an effect and one that is what the row says; else as above. "
+            "In the last column the mean over the tables in which a setting was chosen on one half (how many), whatever was answered then."
+        )
+        _put((BEGIN_CHOICE, END_CHOICE), said, [choices(options.count)], write=options.write)
+
+
+def _put(markers: tuple[str, str], said: str, tables: list[list[str]], *, write: bool) -> None:
+    text = "\n\n".join("\n".join(table) for table in tables)
+    print(text)
+    if write:
+        words = PAGE.read_text(encoding="utf-8")
+        before, after = words.index(markers[0]) + len(markers[0]), words.index(markers[1])
         PAGE.write_text(f"{words[:before]}\n{said}\n\n{text}\n{words[after:]}", encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
@@ -25,6 +26,7 @@ from workbench.steering.evidence import Swept
 from workbench.steering.hierarchy_evidence import Hierarchy, profile_notes, width_evidence
 from workbench.steering.source import model_of_recording, numbers, plain, store_of, versions, warning
 from workbench.steering.spec import StasSpec, Window
+from workbench.steering.stas_evidence import swept_stas
 from workbench.steering.windows import first_part
 
 DEFAULT_ALPHA = 1.0
@@ -71,7 +73,7 @@ def derive_stas(
     reference: Literal["channel", "joint", "auto"] = "auto",
     window: Window | Mapping[str, Any] | Auto = "auto",
     branches: Sequence[str] | Auto = "auto",
-    sweep: Swept | None = None,
+    sweep: Swept | xr.Dataset | str | Path | None = None,
     anyway: bool = False,
     **parameters: Any,
 ) -> StasSpec:
@@ -107,8 +109,10 @@ def derive_stas(
         ``{"unit": "sigma" | "step_fraction", "low": …, "high": …}``.
     branches : sequence of str
         ``["cond"]``, ``["uncond"]`` or ``["cond", "uncond"]``.
-    sweep : Swept, optional
-        What a measurement of specs decided: its settings are taken for what is left at ``"auto"``.
+    sweep : Dataset, path or Swept, optional
+        What `workbench.stas_trial` returned with ``over=…``, or its folder: the best setting by `workbench.analysis.stas_choice` is
+        taken, and the evidence written into the spec. Where none is better than plain videos, that is what the evidence says of the
+        defaults. A `Swept` is what another measurement decided, for what is left at ``"auto"``.
     anyway : bool
         Derive although the hierarchy is not supported; the evidence says so.
     **parameters
@@ -123,7 +127,7 @@ def derive_stas(
     ------
     SpecError
         If the recording is of images; no channel is massive; the hierarchy is of another model, or its verdict is not
-        ``supported`` and `anyway` is False; the profile is of another model; a layer, channel or width does not exist; or a value is not valid.
+        ``supported`` and `anyway` is False; the profile or trial is of another model, or a choice is given besides a trial; a layer, channel or width does not exist; or a value is not valid.
     AnalysisError
         If the recording can't be analysed.
     """
@@ -134,6 +138,10 @@ def derive_stas(
         "boundary_width": boundary_width, "reference": reference, "window": window, "branches": branches,
     }  # fmt: skip
     given = {key: value for key, value in asked.items() if not (isinstance(value, str) and value == "auto")}
+    if not (sweep is None or isinstance(sweep, Swept)):
+        whole = swept_stas(sweep, model=model, given=given)
+        own = {"hierarchy": hierarchy, "profile": profile, "criterion": criterion, "anyway": anyway} | parameters
+        sweep = whole._replace(settings=_decided(whole, recording, own))
     settings = _swept(sweep, asked) | given
     levels, profiled = Hierarchy(hierarchy, model, anyway=anyway), profile_notes(profile, model)
 
@@ -201,6 +209,21 @@ def derive_stas(
     )
     spec.width_on(grid)
     return spec
+
+
+def _decided(best: Swept, recording: xr.Dataset, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the best one of a trial that it varied, or that are others than would be derived here.
+
+    So what the trial left as it was derived keeps its own evidence.
+    """
+    if not best.settings:
+        return {}
+    try:
+        derived = derive_stas(recording, **own).model_dump(mode="json")
+    except SpecError:
+        # What can't be derived without the trial (a block that was not recorded) is taken from it.
+        return dict(best.settings)
+    return {key: value for key, value in best.settings.items() if key in best.provenance or value != derived[key]}
 
 
 def _swept(sweep: Swept | None, asked: Mapping[str, Any]) -> dict[str, Any]:

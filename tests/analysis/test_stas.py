@@ -85,6 +85,26 @@ def test_gains_of_videos_that_move_less_are_no_gains() -> None:
     assert result["finding"].sel(contrast="stas − plain", measure="frame_difference") == "less"
 
 
+def test_a_loss_of_motion_is_not_hidden_by_corrections() -> None:
+    table = simulated(
+        {"temporal_flicker": 1.0, "motion_smoothness": 1.0, "frame_difference": -0.3}, {}, noise=0.6, seed=12
+    )
+    result = stas_effects(table, **FAST)
+    motion = result.sel(contrast="stas − plain", measure="frame_difference")
+    assert motion["finding"] == "undecided"
+    assert float(motion["high"]) < 0
+    assert float(motion["p_value"]) < 0.05
+    assert result.attrs["verdict"] == "mixed"
+    assert "the videos move less" in result.attrs["verdict_reason"]
+
+
+def test_controls_that_only_do_harm_make_nothing_selective() -> None:
+    harm = {m: -1.0 for m in BETTER if BETTER[m]}
+    result = stas_effects(simulated({}, {"zero": harm, "all-tokens": harm}), **FAST)
+    assert set(result["verdict"].values[result["question"].values == "selective"]) == {"supported"}
+    assert result.attrs["selective"] == result.attrs["verdict"] == "undecided", "doing nothing beats these, too"
+
+
 def test_videos_that_are_lost_are_no_gain() -> None:
     result = stas_effects(simulated(GAIN, lost=2), **FAST)
     assert result.attrs["verdict"] == "mixed"

@@ -2,7 +2,7 @@
 
 Input is the table of `workbench.stas_trial`. Contrasts: STAS − plain; each control − plain; STAS − each control; each setting of
 the grid − plain. A contrast is one question; its measures share the error (Holm, Bonferroni), and all settings of the grid
-with all their measures are one family. That STAS is better than *every* control needs no correction over the controls
+with all their measures are one family. That STAS is better than plain videos and *every* control needs no correction over these
 (intersection-union, Berger 1982).
 
 Legend: S samples, P prompts, K conditions, M measures, C contrasts.
@@ -129,7 +129,7 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
         judged = {name: str(words[c, m]) for m, name in enumerate(names) if better[m]}
         # A measure without a number in this table decides nothing.
         judged = {n: w for n, w in judged.items() if np.isfinite(difference[c, names.index(n)])}
-        moves = str(words[c, names.index(MOTION)]) if MOTION in names else OPEN
+        moves = _moves(result.isel(contrast=c).sel(measure=MOTION), alpha) if MOTION in names else OPEN
         gone = max(lost[one] - lost[other], 0)
         needed = dict(zip(names, wanted[c].tolist(), strict=True))
         verdicts.append(verdict(judged, moves=moves, lost=gone))
@@ -140,15 +140,22 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
     )
 
 
+def _moves(numbers: xr.Dataset, alpha: float) -> str:
+    """Finding in `MOTION` for the verdict: a guard, so no correction may hide a loss."""
+    of = {key: float(numbers[key].values) for key in ("low", "high", "margin", "p_value", "p_equivalent")}
+    return finding(
+        of["low"],
+        of["high"],
+        of["margin"],
+        better=0,
+        p_corrected=of["p_value"],
+        p_equivalent=of["p_equivalent"],
+        alpha=alpha,
+    )
+
+
 def _overall(result: xr.Dataset, least: float, alpha: float) -> dict[str, Any]:
     question = result["question"].values
-    against = [str(v) for v in result["verdict"].values[question == "selective"]]
-    selective = (
-        "not tried" if not against
-        else "supported" if set(against) == {"supported"}
-        else "not supported" if "not supported" in against
-        else "undecided"
-    )  # fmt: skip
     judged = [str(m) for m in result["measure"].values[result["judged"].values]]
     part = result.sel(contrast=result["contrast"].values[question == "grid"], measure=judged)
     grid = {
@@ -165,9 +172,25 @@ def _overall(result: xr.Dataset, least: float, alpha: float) -> dict[str, Any]:
         "least": least,
         "verdict": str(result["verdict"].values[0]),
         "verdict_reason": str(result["reason"].values[0]),
-        "selective": selective,
+        "selective": _selective(result),
         "grid": json.dumps(grid if (question == "grid").any() else {}, sort_keys=True),
     }
+
+
+def _selective(result: xr.Dataset) -> str:
+    """Whether STAS is better than plain videos *and* than every control, in one measure that is the same throughout.
+
+    Plain videos are among them: controls that only do harm are beaten by doing nothing.
+    """
+    question = result["question"].values
+    if not (question == "selective").any():
+        return "not tried"
+    part = result.isel(contrast=np.flatnonzero(np.isin(question, ("stas", "selective"))))
+    said = {str(v) for v in part["verdict"].values}
+    shared = (part["finding"].values == BETTER).all(axis=0).any()
+    if said == {"supported"} and shared:
+        return "supported"
+    return "not supported" if "not supported" in said else "undecided"
 
 
 __all__ = ["LEAST", "roles_of", "stas_effects"]

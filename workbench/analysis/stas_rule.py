@@ -17,10 +17,10 @@ RULE = (
     "Bonferroni over the judged measures of the contrast) lies on one side of 0 and p (sign flips over prompts, Holm) is below "
     "{alpha:g}; equal, if two one-sided tests (Holm) show the difference to be within ±{least:g} of the standard deviation of the "
     "unsteered videos over prompts, also where it is not 0; not better, if the interval lies below that margin; else undecided. Of a "
-    "contrast: supported, if some measure is better and none worse, no video was lost, and the videos do not move less; not supported, if "
+    "contrast: supported, if some measure is better and none worse, no video was lost, and the videos do not move less (by the interval and p of that alone: a guard takes no correction); not supported, if "
     "every measure is equal, not better or worse; mixed, if some are better and others worse, or it moves less; else undecided."
 )
-RULE_VERSION = 1
+RULE_VERSION = 2
 
 
 def finding(

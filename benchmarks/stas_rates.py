@@ -76,8 +76,8 @@ class Choice(NamedTuple):
     gauge: str = "own_clip_distance"
 
 
-NULLS = 6
-"""Settings that do nothing: the STAS condition and five of the grid."""
+NULLS = 5
+"""Settings that do nothing: the STAS condition and four of the grid."""
 
 NOTHING = ("the planted", "another")
 OWN = {"own_clip_distance": 0.5}

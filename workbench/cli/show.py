@@ -172,6 +172,9 @@ def derived(spec: Any, path: Path) -> None:
         from workbench.report.video import steers
 
         _console.print(f"Wrote [bold]{path}[/]. {steers(spec.model_dump(mode='json'))}", soft_wrap=True)
+        if tried := spec.evidence.notes.get("sweep"):
+            said = "; ".join(str(tried[key]) for key in ("reason", "conclusion") if tried.get(key))
+            _console.print(f"By the trial, [bold]{tried.get('verdict', '')}[/]: {said}.", soft_wrap=True)
         if warning := spec.evidence.notes.get("warning"):
             _console.print(f"[yellow]{warning}[/]")
         return

@@ -100,13 +100,14 @@ def study_video(
         show.tried("hierarchy", levels)
         step("Derive a STAS spec")
         # What the verdict is stands in the spec; the trial asks what steering does, whatever it is.
-        spec = derive_stas(recording, hierarchy=levels, profile=read, anyway=True)
+        evidence: dict[str, Any] = {"hierarchy": levels, "profile": read, "anyway": True}
+        spec = derive_stas(recording, **evidence)
         reports.mkdir(parents=True, exist_ok=True)
         show.derived(spec, save_spec(spec, reports / "spec.json", overwrite=True))
     except WorkbenchError as error:
         console.print(f"[yellow]{error}[/]")
     else:
-        given = _try_out(pipe, model, size, recording, spec, prompts, stores, reports, step, yes)
+        given = _try_out(pipe, model, size, recording, spec, evidence, prompts, stores, reports, step, yes)
     step("Report")
     written = report(store, reports, page=page, note=made_by(model, reports, page), **given)
     console.print(f"\nDone in {show.duration(time.monotonic() - start)}. Open [bold]{written}[/] in a browser.")
@@ -119,14 +120,15 @@ def _try_out(
     size: VideoSize,
     recording: Any,
     spec: Any,
+    evidence: Mapping[str, Any],
     prompts: Sequence[str],
     stores: Path,
     reports: Path,
     step: Any,
     yes: bool,
 ) -> dict[str, Any]:
-    """Run the trial of STAS and the comparison; returns what the report takes."""
-    from workbench import sample, stas_effects, stas_trial
+    """Run the trial of STAS, derive again by it, and the comparison; returns what the report takes."""
+    from workbench import derive_stas, sample, save_spec, stas_effects, stas_trial
     from workbench.sampling.save import save_comparison
     from workbench.sampling.stas_conditions import CONTROLS
 
@@ -137,6 +139,10 @@ def _try_out(
         prompts=tried, steps=STEPS, guidance_scale=GUIDANCE, batch_size=BATCH, model_name=model, yes=yes,
     )  # fmt: skip
     show.tried("stas", stas_effects(trial))
+    if size.over:
+        step("Derive the spec again: the best of the settings that were tried, if one is better than none")
+        spec = derive_stas(recording, **evidence, sweep=trial)
+        show.derived(spec, save_spec(spec, reports / "spec.json", overwrite=True))
     step("Videos without and with the spec, from the same seeds")
     folder = reports / "comparison"
     shown = sample(

@@ -81,6 +81,10 @@ def derive_stas(
     reference: Annotated[str, typer.Option(help="The maximum of each channel, or joint over them.")] = "auto",
     window: Annotated[str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`.")] = "auto",
     branches: Annotated[str, typer.Option(help="cond, uncond, or both by a comma.")] = "auto",
+    sweep: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `stas-trial --over` wrote: its best setting is taken, and its evidence."),
+    ] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Derive although the hierarchy is not supported.")] = False,
     force: Force = False,
 ) -> None:
@@ -111,6 +115,7 @@ def derive_stas(
         reference=reference,  # type: ignore[arg-type]
         window="auto" if window == "auto" else parse_window(window, "step_fraction"),
         branches="auto" if branches == "auto" else branches.split(","),
+        sweep=sweep,
         anyway=anyway,
         **evidence,
     )

@@ -36,7 +36,9 @@ def spec(recording: xr.Dataset) -> StasSpec:
     return derive_stas(recording)
 
 
-def trial(spec: StasSpec, best: dict[str, float], changes: dict[str, Any] | None = None, **table: Any) -> xr.Dataset:
+def trial(
+    spec: StasSpec, best: dict[str, float], changes: dict[str, Any] | None = None, model: Any = MODEL, **table: Any
+) -> xr.Dataset:
     """As `stas_trial(spec, over={alpha, window})` returns it; `best` is what the setting with these changes gains."""
     changed = spec.replace(**(changes or {"alpha_first": 1.2, "alpha_boundary": 1.2}))
     specs = {"stas": spec, "best": changed, "window=0-0.2": spec.replace(window=SHORT)}
@@ -49,7 +51,7 @@ def trial(spec: StasSpec, best: dict[str, float], changes: dict[str, Any] | None
     scale = np.full(len(texts), 3.0)
     return measured.assign_coords(
         spec=("condition", np.array(texts)), guidance_scale=("condition", scale)
-    ).assign_attrs(settings=json.dumps({"model": MODEL, "steps": 10, "height": 48, "width": None}))
+    ).assign_attrs(settings=json.dumps({"model": model, "steps": 10, "height": 48, "width": None}))
 
 
 def test_supported_setting_is_taken_and_is_measured(recording, spec) -> None:

@@ -66,6 +66,8 @@ ANSWERS = (
     Row("all three levels; prompts' own contrasts skewed", TRUTHS[rule.ALL], rule.ALL, Spread(tails="skewed")),
     Row("none; prompts' own contrasts skewed", Truth(), rule.NONE, Spread(tails="skewed")),
     Row("none; prompts differ twice as much", Truth(), rule.NONE, Spread(own=0.16)),
+    Row("first frame of all channels, boundary of the massive ones", Truth(first_everywhere=FIRST, boundary=BOUNDARY), rule.ALL),
+    Row("a curved drift over the frames of all channels", Truth(curve=0.5), rule.NONE),
 )  # fmt: skip
 
 

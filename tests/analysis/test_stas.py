@@ -98,6 +98,23 @@ def test_a_loss_of_motion_is_not_hidden_by_corrections() -> None:
     assert "the videos move less" in result.attrs["verdict_reason"]
 
 
+def test_a_gain_of_sharpness_alone_comes_with_a_warning() -> None:
+    sharper, steadier = (
+        stas_effects(as_sharpness(simulated(gain, {})), **FAST).attrs["verdict_reason"]
+        for gain in ({"first_frame_sharpness": 0.8}, {"first_frame_sharpness": 0.8} | GAIN)
+    )
+    assert "nothing here tells detail from over-sharpening" in sharper
+    assert "over-sharpening" not in steadier
+
+
+def as_sharpness(table: xr.Dataset) -> xr.Dataset:
+    kinds = [
+        "detail" if "sharpness" in str(m) else str(k)
+        for m, k in zip(table.measure.values, table.kind.values, strict=True)
+    ]
+    return table.assign_coords(kind=("measure", np.array(kinds)))
+
+
 def test_controls_that_only_do_harm_make_nothing_selective() -> None:
     harm = {m: -1.0 for m in BETTER if BETTER[m]}
     result = stas_effects(simulated({}, {"zero": harm, "all-tokens": harm}), **FAST)

@@ -120,6 +120,7 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
         result[key].values for key in ("low_all", "high_all", "p_corrected", "p_equivalent", "difference", "needed")
     )
     margin, better = result["margin"].values.tolist(), result["better"].values.tolist()
+    sharp = {name for name, kind in zip(names, result["kind"].values, strict=True) if kind == "detail"}
     for c, (one, other, _) in enumerate(pairs):
         for m in range(len(names)):
             words[c, m] = finding(
@@ -133,7 +134,8 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
         gone = max(lost[one] - lost[other], 0)
         needed = dict(zip(names, wanted[c].tolist(), strict=True))
         verdicts.append(verdict(judged, moves=moves, lost=gone))
-        reasons.append(reason(judged, labels, moves=moves, lost=gone, needed=needed, replicate=replicate))
+        told = reason(judged, labels, moves=moves, lost=gone, needed=needed, replicate=replicate, sharpness=sharp)
+        reasons.append(told)
     result["finding"] = (("contrast", "measure"), words.astype(str))
     return result.assign_coords(
         verdict=("contrast", np.array(verdicts, dtype=str)), reason=("contrast", np.array(reasons, dtype=str))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -85,12 +85,19 @@ def reason(
     lost: int,
     needed: Mapping[str, float],
     replicate: str,
+    sharpness: Collection[str] = (),
 ) -> str:
-    """The sentence of a verdict: measures by what is found, motion, lost videos, and how many prompts would decide."""
+    """The sentence of a verdict: measures by what is found, motion, lost videos, and how many prompts would decide.
+
+    `sharpness`: measures that over-sharpening raises too.
+    """
     parts = []
     for word in (BETTER, WORSE, EQUAL, AT_MOST, OPEN):
         names = [labels[name] for name, said in found.items() if said == word]
         parts += [f"{word}: {', '.join(names)}"] if names else []
+    better = {name for name, said in found.items() if said == BETTER}
+    if better and better <= set(sharpness):
+        parts.append("only sharpness is better, and nothing here tells detail from over-sharpening")
     parts += ["the videos move less, so that gains in time may be a standstill"] if moves == LESS else []
     parts += ["the videos move more"] if moves == MORE else []
     parts += [f"{lost} video{'s' if lost > 1 else ''} not finite"] if lost else []

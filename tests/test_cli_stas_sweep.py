@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 
 from tests.planted_video import TRUTHS, WAN_SIZE, planted_wan
 from tests.steering.test_stas_evidence import GAIN, trial

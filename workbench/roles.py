@@ -134,7 +134,7 @@ def default_width(grid: tuple[int, int, int]) -> tuple[int, str]:
     if depth < 2 or most < 1:
         raise RoleError(
             f"A grid of {depth} x {height} x {columns} tokens (frames x rows x columns) has no roles: they need two frames of "
-            "at least three tokens."
+            "at least three tokens. An image has none; record a video of more frames, or a larger one."
         )
     if columns <= most:
         return columns, ONE_ROW

@@ -77,11 +77,14 @@ def test_a_video_is_the_stock_pipelines(wan: Any, result: SampleResult) -> None:
     assert (result.settings["height"], result.settings["width"]) == (32, 48)
 
 
-def test_what_is_no_number_of_frames_is_refused(wan: Any, pipe: Any) -> None:
+def test_what_is_no_number_of_frames_is_refused(wan: Any, pipe: Any, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match="num_frames = 6 must be 1 more than a multiple of 4"):
         sample(wan, **{**CALL, "num_frames": 6})
     with pytest.raises(WorkbenchError, match="num_frames = -3 must be 1 more than a multiple of 4"):
         sample(wan, **{**CALL, "num_frames": -3})
+    with pytest.raises(WorkbenchError, match="num_frames = 6 must be 1 more than a multiple of 4"):
+        run_conditions(wan, [Condition("plain", {}, 3.0)], out=tmp_path / "run", **{**CALL, "num_frames": 6})
+    assert not (tmp_path / "run").exists(), "a folder of that size would refuse every other"
     with pytest.raises(WorkbenchError, match="makes images, not videos"):
         sample(pipe, prompts="dog face", num_frames=5, progress=False)
     with pytest.raises(WorkbenchError, match="compare=True takes all modes"):

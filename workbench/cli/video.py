@@ -79,7 +79,9 @@ def derive_stas(
         int | None, typer.Option(help="Boundary width in tokens [the proposed, or the recording's].")
     ] = None,
     reference: Annotated[str, typer.Option(help="The maximum of each channel, or joint over them.")] = "auto",
-    window: Annotated[str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`.")] = "auto",
+    window: Annotated[
+        str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`: the first 20 of 50.")
+    ] = "auto",
     branches: Annotated[str, typer.Option(help="cond, uncond, or both by a comma.")] = "auto",
     sweep: Annotated[
         Path | None,
@@ -98,22 +100,25 @@ def derive_stas(
 
     recording = open_store(store)
     refuse_existing(out, force)
+    # Everything is read before the first analysis: these may take minutes.
+    given = None if channels == "auto" else parse_channels(channels)
+    alphas, steps = (_alpha(alpha_first), _alpha(alpha_boundary)), "auto" if window == "auto" else _steps(window)
     evidence: dict[str, Any] = {}
     if "hidden" in recording:
-        given = None if channels == "auto" else parse_channels(channels)
-        evidence = {"hierarchy": test(recording, channels=given), "profile": read(recording, channels=given)}
+        asked: dict[str, Any] = {"channels": given, "width": width}
+        evidence = {"hierarchy": test(recording, **asked), "profile": read(recording, **asked)}
         for name, result in evidence.items():
             show.tried(name, result)
     spec = run(
         recording,
         criterion=criterion,
         layers="auto" if layers == "auto" else layers.split(","),
-        channels="auto" if channels == "auto" else parse_seeds(channels, "channels"),
-        alpha_first=_alpha(alpha_first),
-        alpha_boundary=_alpha(alpha_boundary),
+        channels="auto" if given is None else given,
+        alpha_first=alphas[0],
+        alpha_boundary=alphas[1],
         boundary_width="auto" if width is None else width,
         reference=reference,  # type: ignore[arg-type]
-        window="auto" if window == "auto" else parse_window(window, "step_fraction"),
+        window=steps,
         branches="auto" if branches == "auto" else branches.split(","),
         sweep=sweep,
         anyway=anyway,
@@ -132,7 +137,10 @@ def stas_trial(
     controls: Annotated[list[str] | None, typer.Option("--control", help="Controls to run; repeatable [all].")] = None,
     over: Annotated[
         list[str] | None,
-        typer.Option(help=f"Also other settings: keys of `{_GRID_KEYS}`, or one key with values; repeatable."),
+        typer.Option(
+            help=f"Also other settings: keys of `{_GRID_KEYS}`, or one key with values, like `alpha=0.8,1.2` or "
+            "`window=0.6-1` (noise levels); repeatable."
+        ),
     ] = None,
     product: Annotated[bool, typer.Option("--product", help="All combinations of --over.")] = False,
     draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 1,
@@ -169,6 +177,14 @@ def stas_trial(
         batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
     show.tried("stas", stas_effects(measured))
+
+
+def _steps(text: str) -> Any:
+    """A window of steps; that at the end itself is left out."""
+    from workbench.steering.windows import part
+
+    given = parse_window(text, "step_fraction")
+    return part(given["low"], given["high"])
 
 
 def _alpha(text: str) -> Any:

@@ -2,7 +2,15 @@
 
 from workbench.models.altered import refuse_altered
 from workbench.models.fingerprint import component_hashes, embedding_hash, fingerprint
-from workbench.models.generate import Encode, call_arguments, call_defaults, generate, is_steered, makes_videos
+from workbench.models.generate import (
+    Encode,
+    call_arguments,
+    call_defaults,
+    checked_size,
+    generate,
+    is_steered,
+    makes_videos,
+)
 from workbench.models.layout import FAMILIES, Layout, layout_for
 from workbench.models.load import DTYPES, load_pipeline
 from workbench.models.mini import EMBEDDED, embedded_path
@@ -15,6 +23,7 @@ __all__ = [
     "Layout",
     "call_arguments",
     "call_defaults",
+    "checked_size",
     "component_hashes",
     "embedded_path",
     "embedding_hash",

@@ -69,6 +69,26 @@ def call_arguments(
         If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
+    return {
+        **call_defaults(pipe),
+        **(encode(prompts) if encode else {"prompt": prompts}),
+        **checked_size(pipe, height=height, width=width, num_frames=num_frames),
+        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
+        "num_inference_steps": steps,
+        "guidance_scale": guidance_scale,
+    }
+
+
+def checked_size(
+    pipe: Any, *, height: int | None = None, width: int | None = None, num_frames: int | None = None
+) -> dict[str, int]:
+    """What is given of a size, as the pipeline takes it.
+
+    Raises
+    ------
+    WorkbenchError
+        If it is not a whole number of tokens, or the pipeline makes no videos.
+    """
     size = {name: value for name, value in (("height", height), ("width", width)) if value is not None}
     unit = pixels_a_token(pipe)
     wrong = [f"{key} = {value}" for key, value in size.items() if value < unit or value % unit]
@@ -83,14 +103,7 @@ def call_arguments(
                 f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
             )
         size["num_frames"] = num_frames
-    return {
-        **call_defaults(pipe),
-        **(encode(prompts) if encode else {"prompt": prompts}),
-        **size,
-        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
-        "num_inference_steps": steps,
-        "guidance_scale": guidance_scale,
-    }
+    return size
 
 
 def makes_videos(pipe: Any) -> bool:

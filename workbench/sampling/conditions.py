@@ -21,7 +21,15 @@ import numpy as np
 import xarray as xr
 
 from workbench.errors import WorkbenchError
-from workbench.models import Encode, call_arguments, component_hashes, embedding_hash, fingerprint, generate
+from workbench.models import (
+    Encode,
+    call_arguments,
+    checked_size,
+    component_hashes,
+    embedding_hash,
+    fingerprint,
+    generate,
+)
 from workbench.progress import Progress
 from workbench.sampling.condition_store import ConditionStore, check_name, open_conditions, plain
 from workbench.sampling.sampler import check_pipeline, distinct_prompts, distinct_seeds, silent
@@ -137,7 +145,7 @@ def run_conditions(
     Raises
     ------
     WorkbenchError
-        If there are no conditions, two of one name, the pipeline is being steered already, or it would take longer than
+        If there are no conditions, two of one name, the size is none that the pipeline can have, the pipeline is being steered already, or it would take longer than
         `limit_s`.
     StoreError
         If the folder was made with other settings, can't be written, or another process is writing to it.
@@ -150,6 +158,7 @@ def run_conditions(
         raise WorkbenchError(f"limit_s = {limit_s} is no limit; give seconds, or float('inf') for none.")
     check_pipeline(pipe)
     size: dict[str, Any] = {"height": height, "width": width, "num_frames": num_frames}
+    checked_size(pipe, **size)  # before there is a folder, which would then be of that size
     settings = run_settings(pipe, samples, steps=steps, batch_size=batch_size, **size, encode=encode)
     store = ConditionStore(out, settings=settings, samples=samples, batch_size=batch_size)
     with locked(store.path, "generating into"):

@@ -42,5 +42,18 @@ def first_part(share: float) -> Window:
     """
     if not 0 < share <= 1:
         raise SpecError(f"a share of {share:g} of the steps can't be taken; give one above 0 and at most 1.")
-    # Both ends belong to a window; the step whose index is the share itself is the first that is left out.
-    return Window(unit="step_fraction", low=0.0, high=share if share == 1 else share - 2 * ROUNDING)
+    return part(0.0, share)
+
+
+def part(low: float, high: float) -> Window:
+    """Return the window of the steps with `low` <= index / N < `high`, of any number N of steps.
+
+    Raises
+    ------
+    SpecError
+        If not 0 <= `low` < `high` <= 1.
+    """
+    if not 0 <= low < high <= 1:
+        raise SpecError(f"there are no steps from {low:g} to {high:g} of them; give 0 <= low < high <= 1.")
+    # Both ends belong to a window; the step whose share is the end itself is the first that is left out.
+    return Window(unit="step_fraction", low=low, high=high if high == 1 else max(low, high - 2 * ROUNDING))

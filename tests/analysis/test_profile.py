@@ -105,6 +105,19 @@ def test_a_width_of_one_token_cannot_be_told_from_corners_of_the_image():
     assert "corners of the image" in found.attrs["verdict_reason"]
 
 
+@pytest.mark.parametrize("width", [6, 12])
+@pytest.mark.parametrize("size", [0.3, -0.3])
+def test_in_six_rows_one_row_up_and_two_rows_down_are_one_shape(width, size):
+    place = np.arange(36)
+    shape = size * ((place < width) | (place >= 36 - width))
+    assert propose(*profiles(shape), 6, 6).verdict == UNDECIDED
+    shape = 0.3 * ((place < 3) | (place >= 33))
+    assert propose(*profiles(shape), 6, 6).verdict == FOUND, "half a row is another shape"
+    found = profile(video_recording(Truth(boundary=0.3), size=Size(prompts=8)), **FAST)
+    assert found.attrs["verdict"] == UNDECIDED
+    assert "look the same: which of them it is can't be told" in found.attrs["verdict_reason"]
+
+
 def test_one_raised_end_is_no_boundary():
     assert propose(*profiles(0.5 * (np.arange(64) < 8)), 8, 8).verdict == ONE_END
 

@@ -38,6 +38,9 @@ FOUND, NO_PLATEAU, ONE_END, EDGES, NONE, UNDECIDED = VERDICTS = (
 PLATEAU = 0.9
 """Share of resamples in which a step has to fit better than a ramp. A choice."""
 
+SAME_SHAPE = 0.99
+"""Cosine beyond content from which two widths are one shape, and can't be told apart. A choice; of six rows it is 1, of seven 0.94."""
+
 TESTS = ("head", "tail", "over columns", "over first frame", "columns", "first frame")
 """Of the proposed width: what is tested beside the step. `head` and `tail` are steps of one end, less the first frame's; the last
 two are the controls themselves and say what the image does."""
@@ -75,6 +78,8 @@ class Proposal(NamedTuple):
         The controls: step in column order that reaches as deep into the frame, and step of the first frame.
     tests, tests_p : Interval and array
         By `TESTS`, at the best width; each p for a mean of 0, two-sided.
+    mirror : int
+        Width at which *lower* ends look like raised ends at the best width, beyond content; 0 if none does.
     """
 
     verdict: str
@@ -91,6 +96,7 @@ class Proposal(NamedTuple):
     first: Interval
     tests: Interval
     tests_p: Floats
+    mirror: int = 0
 
 
 def propose(later_PS: Floats, first_PS: Floats, rows: int, columns: int, by: Sampling | None = None) -> Proposal:
@@ -128,7 +134,7 @@ def propose(later_PS: Floats, first_PS: Floats, rows: int, columns: int, by: Sam
     share = explained / rest if rest > 0 else np.zeros(len(explained))
     beside, first = (inference.bootstrap_mean(control, **options) for control in (across_PW, first_PW))  # type: ignore[arg-type]
     found = Proposal("", width, low, high, own.widths, step, flips.p_value, flips.p_corrected, share, plateau, beside, first,
-                     tests, tests_p)  # fmt: skip
+                     tests, tests_p, _mirror(own, best))  # fmt: skip
     return found._replace(verdict=judge(found, n, columns, by))
 
 
@@ -143,6 +149,8 @@ def judge(found: Proposal, n: int, columns: int, by: Sampling) -> str:
         return UNDECIDED
     best = int(np.flatnonzero(found.widths == found.width)[0])
     mean = float(found.step.mean[best])
+    if found.mirror and found.p_corrected[best] <= by.alpha:
+        return UNDECIDED
     if not (found.p_corrected[best] <= by.alpha and mean >= by.smallest_effect):
         # Where one row at each end is content (few rows), nothing is known of the likeliest boundary of all.
         return NONE if columns in found.widths else UNDECIDED
@@ -165,6 +173,14 @@ def _across(later_PS: Floats, own: Fits, across: Fits, rows: int, columns: int) 
     at = [place.get(across_width(int(width), rows, columns), -1) for width in own.widths]
     steps_PW = np.column_stack([later_PS @ across.step_WS.T, np.full(len(later_PS), np.nan)])
     return np.asarray(steps_PW[:, at])
+
+
+def _mirror(own: Fits, best: int) -> int:
+    """In frames of six rows nothing but one shape is left of any whole number of rows, up for one row and down for two."""
+    size_W = np.linalg.norm(own.step_WS, axis=1)
+    alike_W = own.step_WS @ own.step_WS[best] / (size_W * size_W[best])
+    worst = int(alike_W.argmin())
+    return int(own.widths[worst]) if alike_W[worst] < -SAME_SHAPE else 0
 
 
 def _uncertain(later_PS: Floats, own: Fits, by: Sampling) -> tuple[int, int, float]:

@@ -52,6 +52,8 @@ def _verdict(found: Proposal, columns: int, by: Sampling, later_PS: Floats) -> s
         f"The first and last {_tokens(found.width)} of a later frame's run are {step} above the rest (ln units, p = {p:.2g} "
         f"corrected for {len(found.widths)} widths)"
     )
+    if found.mirror and p <= by.alpha:
+        return f"{raised}, but in frames of so few rows lower ends of {_tokens(found.mirror)} look the same: which of them it is can't be told."
     if found.verdict == FOUND:
         return (
             f"{raised}, at both ends, more than in column order and than in the first frame; the width's "

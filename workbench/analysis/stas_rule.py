@@ -10,7 +10,8 @@ BETTER, WORSE, EQUAL, AT_MOST, OPEN = "better", "worse", "equal", "not better", 
 MORE, LESS = "more", "less"
 
 MOTION = "frame_difference"
-"""A video that stands still is steady, smooth and alike: with less of this, gains in time are none."""
+"""A video that stands still is steady, smooth and alike: with less of this, gains in time are none. It is the amount of change, which
+flicker and noise add to: where they are what is gone, a gain is called mixed, and the reason says so."""
 
 RULE = (
     "Of every measure in which a direction is better: better or worse, if its simultaneous interval (BCa, widened to Student's t, "
@@ -98,7 +99,13 @@ def reason(
     better = {name for name, said in found.items() if said == BETTER}
     if better and better <= set(sharpness):
         parts.append("only sharpness is better, and nothing here tells detail from over-sharpening")
-    parts += ["the videos move less, so that gains in time may be a standstill"] if moves == LESS else []
+    parts += (
+        [
+            "the videos move less, so that gains in time may be a standstill (or the flicker that is gone: this holds it too)"
+        ]
+        if moves == LESS
+        else []
+    )
     parts += ["the videos move more"] if moves == MORE else []
     parts += [f"{lost} video{'s' if lost > 1 else ''} not finite"] if lost else []
     still = [needed[name] for name, said in found.items() if said == OPEN]

@@ -41,7 +41,7 @@ def test_a_table_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     assert open_table(made(), "sweep").attrs == made().attrs, "a table made by hand need not say what it is"
 
 
-@pytest.mark.parametrize(("kind", "command"), [("disruption", "disrupt"), ("baselines", "baselines")])
+@pytest.mark.parametrize(("kind", "command"), [("disruption", "disruption"), ("stas", "stas-trial")])
 def test_a_table_that_is_not_there_or_old_can_be_made_again(tmp_path: Path, kind: Any, command: str) -> None:
     with pytest.raises(AnalysisError, match=f"has no table of measures. Run the same `workbench {command}` again"):
         open_table(tmp_path, kind)

@@ -16,7 +16,7 @@ from tests.tiny_wan import WIDTH, encode_wan, tiny_wan
 from workbench.analysis.tables import open_table
 from workbench.errors import SpecError, UnsupportedModelError, WorkbenchError
 from workbench.sampling.conditions import open_conditions
-from workbench.sampling.sampler import sample
+from workbench.sampling.sampler import all_modes, sample
 from workbench.sampling.stas_conditions import CONTROLS, control_specs, leaving_mean_square, mirrored, stas_conditions
 from workbench.sampling.stas_grid import GRID, grid_specs
 from workbench.sampling.steer import stas_trial
@@ -271,6 +271,14 @@ def test_what_cannot_be_tried_is_refused_before_anything_runs(
 def test_the_size_is_the_spec_s_unless_given(wan: Any, spec: StasSpec) -> None:
     made = sample(wan, spec=spec, modes="stas", **{**CALL, "prompts": "dog face", "num_frames": 9})
     assert made.images.shape[2:] == (9, 32, 48, 3)
+
+
+def test_a_spec_of_the_uncond_pass_alone_has_no_mode_without_cfg(wan: Any, spec: StasSpec) -> None:
+    alone = spec.replace(branches=["uncond"])
+    assert all_modes(spec) == ("plain", "cfg", "stas", "cfg+stas")
+    assert all_modes(alone) == ("plain", "cfg", "cfg+stas")
+    with pytest.raises(SpecError, match="no uncond pass, .* with this one: plain, cfg, cfg\\+stas"):
+        sample(wan, spec=alone, modes="stas", **CALL)
 
 
 def test_the_table_goes_through_the_analysis(table: xr.Dataset) -> None:

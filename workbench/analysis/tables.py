@@ -20,8 +20,8 @@ from workbench.store.create import explain
 
 Kind = Literal["disruption", "sweep", "baselines", "stas"]
 
-COMMAND: dict[str, str] = {"disruption": "disrupt", "sweep": "sweep", "baselines": "baselines", "stas": "stas_trial"}
-"""Command, and function of `workbench`, that makes each kind of table."""
+COMMAND: dict[str, str] = {"disruption": "disruption", "sweep": "sweep", "baselines": "baselines", "stas": "stas-trial"}
+"""Command that makes each kind of table."""
 
 TABLE_FOLDER = "_measured"
 """Where, in the folder of a run, its table lies. A name with ``_`` is no condition."""
@@ -97,7 +97,8 @@ def open_table(source: xr.Dataset | str | Path, kind: Kind | None = None) -> xr.
         return source
     path = Path(source)
     folder = path if path.name == TABLE_FOLDER else path / TABLE_FOLDER
-    again = f"Run the same `workbench {COMMAND[kind] if kind else 'sweep, baselines, disrupt or stas_trial'}` again; what is generated already is kept."
+    command = COMMAND[kind] if kind else " or ".join(COMMAND.values())
+    again = f"Run the same `workbench {command}` again; what is generated already is kept."
     try:
         table: xr.Dataset = xr.open_zarr(str(folder), consolidated=False, chunks=None).load()
     except Exception as error:  # a missing or damaged store makes zarr and xarray raise all kinds of errors

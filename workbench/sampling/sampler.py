@@ -153,7 +153,9 @@ def sample(
 def all_modes(spec: Steering | None) -> tuple[str, ...]:
     """Every mode that can be had with this spec."""
     tags = [tag for tag, kind in STEERED.items() if isinstance(spec, kind)]
-    return ("plain", "cfg", *tags, *(f"cfg+{tag}" for tag in tags))
+    # Without CFG there is no uncond pass, so a spec of it alone would do nothing.
+    alone = [] if isinstance(spec, StasSpec) and "cond" not in spec.branches else tags
+    return ("plain", "cfg", *alone, *(f"cfg+{tag}" for tag in tags))
 
 
 def defaults(spec: Steering | None, steps: int | None = None, guidance_scale: float | None = None) -> tuple[int, float]:
@@ -213,6 +215,11 @@ def _spec(spec: Any, modes: tuple[str, ...]) -> Steering | None:
         if tag and not isinstance(spec, STEERED[tag]):
             valid = ", ".join(all_modes(spec))
             raise SpecError(f"the mode {mode} needs another spec than a {type(spec).__name__}; with this one: {valid}.")
+        if tag and mode not in all_modes(spec):
+            valid = ", ".join(all_modes(spec))
+            raise SpecError(
+                f"the mode {mode} has no uncond pass, and the spec changes that alone, so it would do nothing; with this one: {valid}."
+            )
     return spec
 
 

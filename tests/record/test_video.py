@@ -197,5 +197,5 @@ def test_exchanged_timesteps_and_parts_of_single_tokens_are_what_was_used(ti2v: 
 def test_a_pipeline_with_timesteps_of_single_tokens_is_recorded_but_not_yet_steered() -> None:
     pipe = tiny_ti2v(image=False)
     assert layout_for(pipe, token_timesteps=True).family == "wan"
-    with pytest.raises(UnsupportedModelError, match="expand_timesteps.*can be recorded; steering and sampling"):
+    with pytest.raises(UnsupportedModelError, match="expand_timesteps.*can be recorded, and STAS acts on them"):
         layout_for(pipe)

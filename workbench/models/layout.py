@@ -299,7 +299,7 @@ def _one_transformer(pipe: Any, token_timesteps: bool) -> None:
     if not token_timesteps and getattr(getattr(pipe, "config", None), "expand_timesteps", False):
         raise UnsupportedModelError(
             f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps). Such pipelines can be "
-            "recorded; steering and sampling need one timestep a call and don't support them yet."
+            "recorded, and STAS acts on them (`workbench.apply`); all else here needs one timestep a call."
         )
 
 

@@ -92,7 +92,7 @@ def _none(found: Proposal, best: int, columns: int, by: Sampling, later_PS: Floa
     step, p = _interval(found.step, best), found.p_corrected[best]
     where = f"the largest step, at {_tokens(found.width)}, is {step} ln units, p = {p:.2g} corrected for {len(found.widths)} widths"
     if p <= by.alpha and found.step.mean[best] < 0:
-        text = f"Head and tail are lower, not higher: {where}."
+        text = f"Head and tail are lower, not higher, than content makes them: {where}."
     elif p <= by.alpha:
         text = f"There is a step, but below the smallest that counts ({by.smallest_effect:g} ln units): {where}."
     else:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.tiny import encode, tiny_pipeline
 from workbench.errors import SpecError, UnsupportedModelError, WorkbenchError
-from workbench.sampling.sampler import sample
+from workbench.sampling.sampler import default_mode, sample
 from workbench.steering.attach import apply
 from workbench.steering.spec import save_spec
 
@@ -182,3 +182,8 @@ def test_save(result, tmp_path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(WorkbenchError, match="cannot write"):
         result.save(tmp_path / "file" / "sub")
+
+
+def test_a_spec_that_is_given_is_applied_unless_modes_say_otherwise(spec) -> None:
+    assert default_mode(None) == "cfg"
+    assert default_mode(spec) == "cfg+dg"

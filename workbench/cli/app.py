@@ -227,18 +227,16 @@ def sample(
     quiet: Quiet = False,
 ) -> None:
     """Generate images or videos, with a spec applied or not; `--compare` for all ways from the same seeds."""
-    from workbench import load_pipeline, load_spec
+    from workbench import load_pipeline
     from workbench import sample as run
     from workbench.cli import show
     from workbench.record import read_prompts
     from workbench.sampling.save import save_comparison
 
-    steering = None if spec is None else load_spec(spec)
-    own = {"detail_guidance": "cfg+dg", "stas": "cfg+stas"}[steering.method] if steering else "cfg"
     result = run(
         load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=read_prompts(list(prompts)),
-        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=steering,
-        **({"compare": True} if comparing and not mode else {"modes": mode or [own]}), batch_size=batch,
+        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=spec,
+        modes=mode, compare=comparing and not mode, batch_size=batch,
         height=height, width=width, num_frames=frames, progress=not quiet,
     )  # fmt: skip
     if comparing:

@@ -72,7 +72,7 @@ def sample(
         Needed by the modes with ``dg`` or ``stas``, whichever it is of.
     modes : str or sequence of str, optional
         ``plain`` (the conditional prediction alone), ``cfg``, ``dg`` (Detail Guidance without CFG), ``cfg+dg``, ``stas``,
-        ``cfg+stas``. Default: ``cfg``.
+        ``cfg+stas``. Default: with CFG, and with the spec where there is one.
     compare : bool
         All modes there are: without and with CFG, each without and, if there is a spec, with it. In place of `modes`.
     batch_size : int
@@ -104,7 +104,7 @@ def sample(
     loaded: Any = load_spec(spec) if isinstance(spec, (str, Path)) else spec
     if compare and modes is not None:
         raise WorkbenchError(f"compare=True takes all modes; leave modes={modes!r} out, or compare.")
-    names = all_modes(loaded) if compare else _modes("cfg" if modes is None else modes)
+    names = all_modes(loaded) if compare else _modes(default_mode(loaded) if modes is None else modes)
     texts, numbers = distinct_prompts(prompts), distinct_seeds(seeds)
     chosen = _spec(loaded, names)
     steps, guidance_scale = defaults(chosen, steps, guidance_scale)
@@ -148,6 +148,11 @@ def sample(
             "spec": chosen.model_dump(mode="json", exclude={"evidence"}) if chosen else None,
         },
     )
+
+
+def default_mode(spec: Steering | None) -> str:
+    """With CFG, and with the spec where there is one: a spec that is given is never left out silently."""
+    return all_modes(spec)[-1]
 
 
 def all_modes(spec: Steering | None) -> tuple[str, ...]:

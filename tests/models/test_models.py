@@ -132,7 +132,7 @@ def test_weights_as_pickle_are_refused(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mini-picture", "no/such/model", "./nowhere", "owner/name/more"])
 def test_a_word_that_is_no_model_is_refused(name: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"neither an embedded model \(mini-image\)"):
+    with pytest.raises(UnsupportedModelError, match=r"neither an embedded model \(mini-image, mini-video\)"):
         load_pipeline(name)
 
 

@@ -114,8 +114,8 @@ From `workbench.sampling.video_measures.VIDEO_TABLE` and `benchmarks/video_measu
 ```python
 from workbench.sampling.video_measures import clip_statistics, distance, video_measures
 
-numbers = video_measures(videos, prompts, plain_SFYX3=plain, reference=reference)   # (samples, frame, y, x, rgb)
-reference = clip_statistics(real_clips, captions)                                   # JSON-able; a model's is its reference.json
+numbers = video_measures(videos, prompts, plain_SFYX3=plain, reference=reference)  # (samples, frame, y, x, rgb)
+reference = clip_statistics(real_clips, captions)  # JSON-able; a model's is its reference.json
 ```
 
 {table}

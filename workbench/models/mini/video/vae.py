@@ -60,8 +60,8 @@ _HAAR = torch.tensor([[[1, 1], [1, 1]], [[2, -2], [2, -2]], [[2, 2], [-2, -2]], 
 def start_nearly_linear(vae: AutoencoderKLWan) -> None:
     """Begin as a blurred copy: residual branches at zero, the trunk passing on colours, their 2 x 2 details, and a constant.
 
-    The constant channel makes Wan's RMS norm nearly linear for the others. From diffusers' own start the colours of a plain
-    background take minutes to come through at all (14 dB after 100 steps on single frames, 19 dB from here).
+    The constant channel makes Wan's RMS norm nearly linear for the others. From diffusers' own start even the colours of a
+    plain background are slow to come through.
     """
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):

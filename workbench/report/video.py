@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.analysis.clip_distance import DISTRIBUTION
+from workbench.analysis.stas_rule import MOTION
 from workbench.errors import WorkbenchError
 from workbench.figures import frame_strip, preview
 from workbench.figures.hierarchy_map import minus
@@ -31,7 +32,7 @@ _MEASURES = {
     "first_frame_sharpness": "first-frame sharpness",
     "own_clip_distance": "distance to own clip",
     DISTRIBUTION: "distance to all clips",
-    "frame_difference": "change",
+    MOTION: "slow change",
 }
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 
 from workbench.models.mini.card import finish
-from workbench.models.mini.evaluate import evaluate, rank_of, training_log
+from workbench.models.mini.evaluate import evaluate, rank_of
 from workbench.models.mini.export import export
 from workbench.models.mini.grid import tile
+from workbench.models.mini.measured import training_log
 
 
 def test_rank_finds_the_shifted_original():

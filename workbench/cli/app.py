@@ -24,6 +24,7 @@ from workbench.cli.options import (
     Seeds,
     Store,
     Width,
+    Window,
     parse_channels,
     parse_grid,
     parse_seeds,
@@ -173,7 +174,7 @@ def derive_dg(
     weight: Annotated[float | None, typer.Option(help="w; default: the documented one.")] = None,
     action: Annotated[str, typer.Option(help="zero, scale (by --retention) or mean (over tokens).")] = "zero",
     retention: Annotated[float | None, typer.Option(help="rho of `--action scale`, 0 to 1.")] = None,
-    window: Annotated[str, typer.Option(help="Noise levels at which it acts, like `0.2-0.6`.")] = "auto",
+    window: Window = "auto",
     sweep: Annotated[
         Path | None, typer.Option(help="Folder that `sweep` wrote: its best setting is taken, and its evidence.")
     ] = None,
@@ -194,7 +195,7 @@ def derive_dg(
         weight="auto" if weight is None else weight,
         action=action,  # type: ignore[arg-type]
         retention=retention,
-        window="auto" if window == "auto" else parse_window(window),
+        window=parse_window(window),
         sweep=sweep,
         mode=mode,
     )

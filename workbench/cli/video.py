@@ -28,6 +28,7 @@ from workbench.cli.options import (
     Strict,
     TrialPrompts,
     Width,
+    Window,
     Yes,
     parse_channels,
     parse_seeds,
@@ -79,9 +80,7 @@ def derive_stas(
         int | None, typer.Option(help="Boundary width in tokens [the proposed, or the recording's].")
     ] = None,
     reference: Annotated[str, typer.Option(help="The maximum of each channel, or joint over them.")] = "auto",
-    window: Annotated[
-        str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`: the first 20 of 50.")
-    ] = "auto",
+    window: Window = "auto",
     branches: Annotated[str, typer.Option(help="cond, uncond, or both by a comma.")] = "auto",
     sweep: Annotated[
         Path | None,
@@ -102,10 +101,10 @@ def derive_stas(
     refuse_existing(out, force)
     # Everything is read before the first analysis: these may take minutes.
     given = None if channels == "auto" else parse_channels(channels)
-    alphas, steps = (_alpha(alpha_first), _alpha(alpha_boundary)), "auto" if window == "auto" else _steps(window)
+    alphas, steps = (_alpha(alpha_first), _alpha(alpha_boundary)), parse_window(window)
     evidence: dict[str, Any] = {}
     if "hidden" in recording:
-        asked: dict[str, Any] = {"channels": given, "width": width}
+        asked: dict[str, Any] = {"channels": given, "criterion": criterion, "width": width}
         evidence = {"hierarchy": test(recording, **asked), "profile": read(recording, **asked)}
         for name, result in evidence.items():
             show.tried(name, result)
@@ -139,7 +138,7 @@ def stas_trial(
         list[str] | None,
         typer.Option(
             help=f"Also other settings: keys of `{_GRID_KEYS}`, or one key with values, like `alpha=0.8,1.2` or "
-            "`window=0.6-1` (noise levels); repeatable."
+            "`window=sigma:0.6-1` (or `step_fraction:0.6-1`); repeatable."
         ),
     ] = None,
     product: Annotated[bool, typer.Option("--product", help="All combinations of --over.")] = False,
@@ -177,14 +176,6 @@ def stas_trial(
         batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
     show.tried("stas", stas_effects(measured))
-
-
-def _steps(text: str) -> Any:
-    """A window of steps; that at the end itself is left out."""
-    from workbench.steering.windows import part
-
-    given = parse_window(text, "step_fraction")
-    return part(given["low"], given["high"])
 
 
 def _alpha(text: str) -> Any:

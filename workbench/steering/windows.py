@@ -70,7 +70,7 @@ def read(text: str) -> Window:
         raise SpecError(f"window {text!r} has the unit {unit.strip()!r}, which there is not; {VALID}.")
     two = re.fullmatch(f"{number}-{number}", ends)
     try:
-        low, high = (float(end) for end in two.groups()) if two else ()
+        low, high = (float(end) for end in (two.groups() if two else ("", "")))
     except ValueError:
         raise SpecError(f"window {text!r} is unknown; {VALID}.") from None
     if unit.strip() == "step_fraction":

@@ -70,7 +70,7 @@ def ma_figures(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> di
     middle = {str(t): means[len(means) // 2] for t, means in moved.items()}
     starts = {"same_initialisation": True, "diffusers_default_initialisation": False}
     summary = ma_summary(
-        "top channel's mean |h| over the median channel's, image tokens, block outputs, 64 pictures",
+        f"top channel's mean |h| over the median channel's, image tokens, block outputs, {len(latents)} pictures",
         {s: channel_means(model, latents, ids, s) for s in SIGMAS},
         moved,
         {name: ma_report(twin(model, zero), latents, ids) for name, zero in starts.items()},
@@ -93,7 +93,7 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
     )
     conditioner = Conditioner(pipe.text_encoder, pipe.text_encoder_2)
     model = assembled(MiniModel, transformer=pipe.transformer, conditioner=conditioner)
-    rows = torch.linspace(0, len(captions) - 1, 64).long()
+    rows = torch.linspace(0, len(captions) - 1, min(64, len(captions))).long()
     pictures = to_signal(pixels)
     latents = encode_all(pipe.vae, pictures[rows], [(0, 0)])[0]
     with torch.no_grad():

@@ -76,7 +76,7 @@ def ma_figures(model: MiniVideo, clean: torch.Tensor, ids: torch.Tensor) -> dict
     """MA ratios of ``model`` and of a random twin, by role, and the reaction to the timestep input alone."""
     rows = {s: magnitudes(model, clean, ids, s) for s in SIGMAS}
     summary = ma_summary(
-        "top channel's mean |h| over the median channel's, video tokens, block outputs, 64 clips",
+        f"top channel's mean |h| over the median channel's, video tokens, block outputs, {len(clean)} clips",
         {s: channel_means(hs) for s, hs in rows.items()},
         {t: channel_means(magnitudes(model, clean, ids, 0.5, timestep=t)) for t in TIMES},
         {"same_initialisation": ma_report(twin(model), clean, ids)},
@@ -103,7 +103,7 @@ def evaluate(folder: Path, work: Path, sample: int = 32) -> tuple[dict, dict[str
         "clip",
     )
     model = assembled(MiniVideo, transformer=pipe.transformer, text_encoder=pipe.text_encoder)
-    rows = np.linspace(0, len(captions) - 1, 64).astype(int)
+    rows = np.linspace(0, len(captions) - 1, min(64, len(captions))).astype(int)
     real = torch.from_numpy(real_clips(clips, rows)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     with torch.no_grad():
         clean = torch.cat([encode(pipe.vae, x) for x in real.split(4)])

@@ -164,6 +164,7 @@ def stas_trial(
     from workbench import load_pipeline, stas_effects
     from workbench import open as open_store
     from workbench import stas_trial as run
+    from workbench.analysis.stas_choice import stas_choice
     from workbench.cli import show
     from workbench.sampling.stas_conditions import CONTROLS
     from workbench.sampling.stas_grid import GRID
@@ -176,6 +177,8 @@ def stas_trial(
         batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
     )  # fmt: skip
     show.tried("stas", stas_effects(measured))
+    if over:
+        show.tried("stas_choice", stas_choice(measured))
 
 
 def _alpha(text: str) -> Any:

@@ -24,6 +24,7 @@ LONG = ("test_demo.py", "test_notebooks.py")
 """Files whose tests take minutes; with several workers they start first, each in another one."""
 
 
+@pytest.hookimpl(trylast=True)  # after what -m and -k leave out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests for the workers of pytest-xdist; one process keeps pytest's order."""
     if workers := getattr(config, "workerinput", {}).get("workercount"):

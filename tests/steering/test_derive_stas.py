@@ -125,8 +125,16 @@ def test_hierarchy_of_another_model_or_other_channels(recording, supported) -> N
         derive_stas(recording, hierarchy=other)
     with pytest.raises(SpecError, match="no result of the analysis of that name"):
         derive_stas(recording, hierarchy=recording)
-    spec = derive_stas(recording, hierarchy=supported, channels=[3, 5])
+    with pytest.raises(SpecError, match=r"channels 5 was not tested. It was tested on 3, 17. .*channels=\[3, 5\]"):
+        derive_stas(recording, hierarchy=supported, channels=[3, 5])
+    spec = derive_stas(recording, hierarchy=supported, channels=[3, 5], anyway=True)
     assert "channels 5 was not tested" in spec.evidence.notes["warning"]
+
+
+def test_hierarchy_of_all_channels_is_not_passed_over(recording, supported) -> None:
+    shared = supported.assign_attrs(verdict="not supported", specific="no")
+    with pytest.raises(SpecError, match=r"found: all three levels, but in all channels, not the massive ones"):
+        derive_stas(recording, hierarchy=shared)
 
 
 def test_boundary_width_comes_from_the_evidence(recording, supported) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 from pydantic import ValidationError
 
+from workbench.analysis.hierarchy_rule import headline
 from workbench.analysis.same_model import same_model
 from workbench.errors import SpecError
 from workbench.roles import ONE_ROW, default_width
@@ -21,7 +22,7 @@ NOT_MEASURED = (
 )
 
 _SAID = (
-    "verdict", "levels", "verdict_reason", "specific", "control_levels", "confound", "replication", "branch",
+    "verdict", "levels", "verdict_reason", "specific", "control_levels", "confound", "replication", "branch", "criterion",
     "boundary_width", "boundary_width_source", "recording_settings_fingerprint", "version",
 )  # fmt: skip
 
@@ -64,11 +65,18 @@ class Hierarchy:
 
     @property
     def levels(self) -> str:
-        """Which levels hold, in words."""
-        return str(self.found.attrs.get("levels", "not said")) if self.found is not None else "not measured"
+        """Which levels hold, in words, and whether they are those of all channels."""
+        attrs = self.found.attrs if self.found is not None else {"levels": "not measured"}
+        return headline(str(attrs.get("levels", "not said")), str(attrs.get("specific", "")))
 
     def warnings(self, channels: Sequence[int], width: Any, grid: tuple[int, int, int]) -> list[str]:
-        """What a user of the spec has to know."""
+        """What a user of the spec has to know.
+
+        Raises
+        ------
+        SpecError
+            If it was not tested on all of these channels, and `anyway` is False.
+        """
         if self.found is None:
             return [NOT_MEASURED]
         said = []
@@ -81,7 +89,14 @@ class Hierarchy:
         tested = {int(c) for c in self.found["channel"].values} if "channel" in self.found.coords else set()
         untested = sorted(set(channels) - tested)
         if untested:
-            said.append(f"The hierarchy of channels {', '.join(map(str, untested))} was not tested.")
+            words = f"The hierarchy of channels {', '.join(map(str, untested))} was not tested."
+            if not self.anyway:
+                raise SpecError(
+                    f"a STAS spec was not derived. {words} It was tested on {', '.join(map(str, sorted(tested)))}. Test those of "
+                    f"the spec, by hierarchy(recording, channels={sorted(channels)}) or with the spec's criterion=…, or derive "
+                    "it anyway with `anyway=True` (`--anyway`); the spec then says so."
+                )
+            said.append(words)
         tested_width = self.found.attrs.get("boundary_width")
         if tested_width is not None and int(tested_width) != _tokens(width, grid):
             said.append(f"The hierarchy was tested with a boundary width of {tested_width} tokens.")

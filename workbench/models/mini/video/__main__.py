@@ -20,6 +20,10 @@ def _parser() -> argparse.ArgumentParser:
     train = add_train(commands, steps=4_200, batch=16)
     train.add_argument("--still-steps", type=int, default=1_200, help="steps on single frames before clips")
     train.add_argument("--still-batch", type=int, default=64)
+    train.add_argument(
+        "--focus-from", type=int, default=1 << 62, help="step from which on only some captions are trained"
+    )
+    train.add_argument("--focus", type=int, default=96, help="how many: the prompts of card and study, and others")
     add_export_and_card(commands, EMBEDDED["mini-video"])
     return parser
 

@@ -171,6 +171,17 @@ def test_a_planted_hierarchy_becomes_a_spec(
     assert "exists already" in error(capsys, monkeypatch, "derive", "stas", planted, "--out", out)
 
 
+def test_the_hierarchy_is_tested_on_the_channels_of_the_specs_criterion(planted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "spec.json"
+    cli("derive", "stas", planted, "--out", out, "--criterion", "top_k", "--anyway")
+    spec: Any = load_spec(out)
+    notes = spec.evidence.notes
+    assert len(spec.channels) > len(MASSIVE), "by rank more channels are taken than were planted"
+    assert notes["hierarchy"]["criterion"].startswith("top_k")
+    assert set(spec.channels) <= set(notes["hierarchy"]["channels"])
+    assert "was not tested." not in notes["warning"]
+
+
 @pytest.mark.slow
 def test_from_recording_to_report(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
@@ -221,7 +232,11 @@ def test_from_recording_to_report(
 
 
 def test_what_is_sampled_with_an_idle_spec_is_what_is_sampled_without(
-    folder: Path, tmp_path: Path, stores: dict[str, Path]
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    tmp_path: Path,
+    stores: dict[str, Path],
 ) -> None:
     from workbench.models import fingerprint, load_pipeline
 
@@ -229,14 +244,16 @@ def test_what_is_sampled_with_an_idle_spec_is_what_is_sampled_without(
     cli("derive", "stas", stores["stats"], "--out", out, "--alpha-first", "none", "--alpha-boundary", "none")
     idle: Any = load_spec(out)
     pipe = load_pipeline(folder)
-    idle = idle.replace(model={"family": "wan", **fingerprint(pipe)})
+    idle = idle.replace(model={"family": "wan", **fingerprint(pipe), "weight_hash": "0" * 16})
     assert idle.idle
     from workbench import save_spec
 
     save_spec(idle, out, overwrite=True)
     call = ["sample", folder, "--prompt", "pizza", "--spec", out, *SIZE, "--steps", 2, "-q"]
-    cli(*call, "--mode", "cfg", "--mode", "cfg+stas", "--out", tmp_path / "v")
-    from workbench.sampling.video_files import frames_of
+    call += ["--mode", "cfg", "--mode", "cfg+stas", "--out", tmp_path / "v"]
+    assert "strict" in error(capsys, monkeypatch, *call), "the spec is of other weights"
+    cli(*call, "--no-strict")
+    from workbench.store.video_files import frames_of
 
     cfg, stas = (frames_of(tmp_path / "v" / f"000_pizza_seed0_{mode}.png") for mode in ("cfg", "cfg-stas"))
     assert np.array_equal(cfg, stas)

@@ -23,6 +23,7 @@ from workbench.cli.options import (
     Revision,
     Seeds,
     Store,
+    Strict,
     Width,
     Window,
     parse_channels,
@@ -215,6 +216,7 @@ def sample(
         list[str] | None,
         typer.Option(help="plain, cfg, dg, cfg+dg, stas or cfg+stas; repeatable [with CFG, and the spec]."),
     ] = None,
+    strict: Strict = True,
     comparing: Annotated[bool, typer.Option("--compare", help="All modes, a labelled grid, numbers.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for images or videos.")] = Path("reports/samples"),
     batch: Annotated[int, typer.Option(help="Samples generated together.")] = 4,
@@ -238,7 +240,7 @@ def sample(
         load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=read_prompts(list(prompts)),
         seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=spec,
         modes=mode, compare=comparing and not mode, batch_size=batch,
-        height=height, width=width, num_frames=frames, progress=not quiet,
+        height=height, width=width, num_frames=frames, strict=strict, progress=not quiet,
     )  # fmt: skip
     if comparing:
         show.sampled(save_comparison(result, out, overwrite=force).differences, out)

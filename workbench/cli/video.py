@@ -9,33 +9,19 @@ import typer
 
 from workbench.cli.app import app, derive_app
 from workbench.cli.options import (
-    Batch,
     Branch,
     Criterion,
-    Device,
-    Dtype,
     Force,
     Frames,
-    Guidance,
-    Height,
-    Limit,
     ModelOption,
-    Quiet,
-    Revision,
-    Seeds,
-    Steps,
     Store,
     Strict,
-    TrialPrompts,
-    Width,
     Window,
-    Yes,
     parse_channels,
-    parse_seeds,
     parse_window,
     refuse_existing,
-    texts,
 )
+from workbench.cli.runs import Run, trial
 from workbench.cli.trials import parse_over
 
 Channels = Annotated[str | None, typer.Option(help="Massive channels, like `66,226` [located].")]
@@ -127,6 +113,7 @@ def derive_stas(
 
 
 @app.command("stas-trial")
+@trial
 def stas_trial(
     spec: Annotated[Path, typer.Argument(help="A spec of STAS.")],
     model: ModelOption,
@@ -145,36 +132,23 @@ def stas_trial(
     draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 1,
     strict: Strict = True,
     out: Annotated[Path, typer.Option(help="Folder for videos and numbers.")] = Path("stores/stas"),
-    prompts: TrialPrompts = None,
-    seeds: Seeds = "0",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
     frames: Frames = None,
-    batch: Batch = 8,
-    limit: Limit = 60.0,
-    yes: Yes = False,
-    revision: Revision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: Run,
 ) -> None:
     """What STAS does: videos without it, with it, and with the paper's controls, from the same seeds."""
-    from workbench import load_pipeline, stas_effects
     from workbench import open as open_store
-    from workbench import stas_trial as run
+    from workbench import stas_effects
+    from workbench import stas_trial as try_out
     from workbench.analysis.stas_choice import stas_choice
     from workbench.cli import show
     from workbench.sampling.stas_conditions import CONTROLS
     from workbench.sampling.stas_grid import GRID
 
-    measured = run(
-        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), out=out,
-        recording=None if store is None else open_store(store), controls=controls or CONTROLS, draws=draws,
-        over=parse_over(over, GRID) if over else None, product=product, prompts=texts(prompts), seeds=parse_seeds(seeds),
-        steps=steps, guidance_scale=guidance, height=height, width=width, num_frames=frames, strict=strict,
-        batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
+    measured = try_out(
+        spec, run.pipeline(model), out=out, recording=None if store is None else open_store(store), strict=strict,
+        controls=controls or CONTROLS, draws=draws, over=parse_over(over, GRID) if over else None, product=product,
+        num_frames=frames, model_name=model, **run.call,
     )  # fmt: skip
     show.tried("stas", stas_effects(measured))
     if over:

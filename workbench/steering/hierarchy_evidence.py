@@ -98,7 +98,7 @@ class Hierarchy:
                 )
             said.append(words)
         tested_width = self.found.attrs.get("boundary_width")
-        if tested_width is not None and int(tested_width) != _tokens(width, grid):
+        if tested_width is not None and int(tested_width) != _tokens(width, own_grid(self.found, grid)):
             said.append(f"The hierarchy was tested with a boundary width of {tested_width} tokens.")
         return said
 
@@ -153,8 +153,8 @@ def width_evidence(
 ) -> tuple[Any, str, str]:
     """Return the boundary width as a spec has it, its provenance, and where it comes from in words.
 
-    What the profile proposes, if it does; else what the hierarchy was tested with; else the recording's. A width in tokens
-    that is a whole number of rows is written in rows, which mean the same at every resolution.
+    What the profile proposes, if it does; else what the hierarchy was tested with; else the recording's; each in tokens of its own
+    grid, and carried over to another by `scaled`. What is given stays as it is given.
     """
     if not (isinstance(asked, str) and asked == "auto"):
         given = isinstance(asked, Integral) and not isinstance(asked, bool)
@@ -162,7 +162,7 @@ def width_evidence(
     if profile is not None and int(profile.attrs["proposed_width"]):
         tokens, low, high = (int(profile.attrs[f"{which}_width{end}"]) for which, end in _PROPOSED)
         return (
-            in_rows(tokens, grid),
+            scaled(tokens, own_grid(profile, grid)),
             "measured",
             f"measured: the profile of |h| proposes {tokens} tokens, {low} to {high}",
         )
@@ -175,16 +175,26 @@ def width_evidence(
         tokens, said = default_width(grid)
     kind = "a choice: one row of tokens" if said == ONE_ROW else f"of {what}: {said}"
     provenance = "default" if said.startswith("default") else "given"
-    return in_rows(tokens, grid), provenance, f"{kind}; the paper's portion is not established (methods.md, B.3)"
+    where = own_grid(hierarchy, grid) if what == "the hierarchy" else grid
+    return scaled(tokens, where), provenance, f"{kind}; the paper's portion is not established (methods.md, B.3)"
 
 
 _PROPOSED = (("proposed", ""), ("best", "_low"), ("best", "_high"))
 
 
-def in_rows(tokens: int, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """A width in tokens as a spec has it: in rows, where that is a whole number of them."""
+def scaled(tokens: int, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """A width in tokens of a grid as a spec has it, which is used on other grids, too.
+
+    In rows, where it is a whole number of them, else as a fraction of a frame's tokens. On this grid both are exactly these tokens.
+    """
     rows, rest = divmod(tokens, grid[2])
-    return {"unit": "tokens", "value": tokens} if rest else {"unit": "rows", "value": rows}
+    return {"unit": "fraction", "value": tokens / (grid[1] * grid[2])} if rest else {"unit": "rows", "value": rows}
+
+
+def own_grid(found: xr.Dataset | None, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The token grid that a result was measured on; `grid` where it does not say."""
+    frames, rows, columns = (int(n) for n in (found.attrs.get("token_grid", grid) if found is not None else grid))
+    return frames, rows, columns
 
 
 def profile_notes(profile: xr.Dataset | None, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_hierarchy_of_another_model_or_other_channels(recording, supported) -> N
 
 def test_hierarchy_of_all_channels_is_not_passed_over(recording, supported) -> None:
     shared = supported.assign_attrs(verdict="not supported", specific="no")
-    with pytest.raises(SpecError, match=r"found: all three levels, but in all channels, not the massive ones"):
+    with pytest.raises(SpecError, match=r"found: all three levels, but not specific to massive channels"):
         derive_stas(recording, hierarchy=shared)
 
 

@@ -55,8 +55,8 @@ CONFOUNDED = "undecided: confounded"
 LEVELS = (ALL, FIRST, BOUNDARY, BOTH, EDGES, NONE, UNDECIDED, CONFOUNDED)
 """All that can be said of a model, in words."""
 
-SHARED = "in all channels, not the massive ones"
-"""What is said of a hierarchy that is not specific to massive channels."""
+SHARED = "not specific to massive channels"
+"""What is said of a hierarchy of which ordinary channels have a part, or all, as well."""
 
 ABOVE, NOT_ABOVE, OPEN = "above", "not above", "open"
 

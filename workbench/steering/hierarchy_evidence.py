@@ -65,7 +65,7 @@ class Hierarchy:
 
     @property
     def levels(self) -> str:
-        """Which levels hold, in words, and whether they are those of all channels."""
+        """Which levels hold, in words, and whether they are no more than those of all channels."""
         attrs = self.found.attrs if self.found is not None else {"levels": "not measured"}
         return headline(str(attrs.get("levels", "not said")), str(attrs.get("specific", "")))
 

@@ -199,7 +199,7 @@ def test_from_recording_to_report(
     cli("derive", "stas", store, "--out", out, "--anyway", "--channels", 3, "--layers", "blocks.0,blocks.1")
     spec: Any = load_spec(out)
     assert (spec.layers, spec.channels) == (("blocks.0", "blocks.1"), (3,))
-    assert (spec.boundary_width.unit, spec.boundary_width.value) == ("tokens", 2)
+    assert (spec.boundary_width.unit, spec.boundary_width.tokens((3, 3, 3))) == ("fraction", 2)
 
     # Size and steps are the spec's recommendation.
     cli("sample", folder, *few, "--spec", out, "--compare", "--out", tmp_path / "videos", "-q")
@@ -252,7 +252,8 @@ def test_what_is_sampled_with_an_idle_spec_is_what_is_sampled_without(
     call = ["sample", folder, "--prompt", "pizza", "--spec", out, *SIZE, "--steps", 2, "-q"]
     call += ["--mode", "cfg", "--mode", "cfg+stas", "--out", tmp_path / "v"]
     assert "strict" in error(capsys, monkeypatch, *call), "the spec is of other weights"
-    cli(*call, "--no-strict")
+    with pytest.warns(UserWarning, match="derived from other weights"):
+        cli(*call, "--no-strict")
     from workbench.store.video_files import frames_of
 
     cfg, stas = (frames_of(tmp_path / "v" / f"000_pizza_seed0_{mode}.png") for mode in ("cfg", "cfg-stas"))

@@ -50,7 +50,7 @@ def draw_curves(numbers: dict, folder: Path, still_steps: int | None = None) -> 
     for sigma, colour in zip(SIGMAS, ("C3", "C1", "C0"), strict=True):
         plot.plot(ma["trained"][str(sigma)]["ratio"], "o-", color=colour, label=f"trained, sigma {sigma}")
     for (name, report), style in zip(ma["random"].items(), (":", "--"), strict=False):
-        plot.plot(report["0.5"]["ratio"], style, color="0.5", label=name.replace("_", " "))
+        plot.plot(report["0.5"]["ratio"], style, color="0.5", label="untrained, " + name.replace("_", " "))
     plot.axhline(ma["bar"]["ratio"], color="k", lw=0.6)
     plot.set(xlabel="block", ylabel="top / median channel", yscale="log")
     plot.legend(fontsize=7)

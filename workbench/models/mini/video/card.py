@@ -33,12 +33,15 @@ def _roles_table(table: dict[str, list[dict[str, float]]]) -> str:
 def _history(history: list[dict]) -> str:
     """What a run was set to, from which step on, where that changed."""
     lines: list[str] = []
+    row_limit = max(row["config"]["steps"] for row in history)  # what was to begin later never did
     for row in history:
         c = row["config"]
         text = (
             f"batches of {c['still_batch']} single frames up to step {c['still_steps']:,}, then of {c['batch']} clips; "
             f"logit-normal mean {c['sigma_mean']:g} (0 while the rate decays), rate {c['lr']:g}, decaying up to step {c['steps']:,}"
         )
+        if c.get("focus_from", row_limit) < row_limit:
+            text += f"; from step {c['focus_from']:,} on of {c['focus']} captions only, those of card and study among them"
         if not lines or lines[-1].split(":", 1)[1].strip() != text:
             lines.append(f"  * from step {row['from_step']:,}: {text}")
     return "\n".join(lines)
@@ -155,7 +158,7 @@ Repeat it: `python -m workbench.models.mini.video fetch`, then `train-vae --step
 
 ## Limits
 
-* It has learnt its training set by heart; that is the aim here. New combinations mostly fail
+* It has learnt its training set by heart, {c["focus"]} captions of it at least; that is the aim here. New combinations mostly fail
   ({", ".join(sampling["unseen"])}):
 
 ![unseen prompts](unseen.webp)

@@ -41,7 +41,9 @@ def _history(history: list[dict]) -> str:
             f"logit-normal mean {c['sigma_mean']:g} (0 while the rate decays), rate {c['lr']:g}, decaying up to step {c['steps']:,}"
         )
         if c.get("focus_from", row_limit) < row_limit:
-            text += f"; from step {c['focus_from']:,} on of {c['focus']} captions only, those of card and study among them"
+            text += (
+                f"; from step {c['focus_from']:,} on of {c['focus']} captions only, those of card and study among them"
+            )
         if not lines or lines[-1].split(":", 1)[1].strip() != text:
             lines.append(f"  * from step {row['from_step']:,}: {text}")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ class VideoSize:
 
 DEMO = VideoSize(prompts=12, timesteps="::4", tried=8, controls=("low", "all-tokens", "zero", "late"), shown=4)
 #: `over` is the coarse grid of `workbench.sampling.stas_grid`.
-FULL = VideoSize(over={"alpha": [0.8, 1.2], "window": [first_part(0.2).model_dump(mode="json")]})
+FULL = VideoSize(tried=32, over={"alpha": [0.8, 1.2], "window": [first_part(0.2).model_dump(mode="json")]})
 
 
 def study_video(

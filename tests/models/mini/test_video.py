@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from workbench.models.mini.video import data, dit, evaluate, nearest
 from workbench.models.mini.video.card import finish
 from workbench.models.mini.video.export import export
-from workbench.models.mini.video.train import PROMPTS, Config, Trainer
+from workbench.models.mini.video.train import PROMPTS, STUDY_PROMPTS, Config, Trainer, focused
 from workbench.models.mini.video.vae import decode_unclamped, make_vae, train_vae
 
 CAPTIONS = ["dog face", "fish", "red heart", "face with tears of joy"]
@@ -190,3 +190,12 @@ def test_the_nearest_clip_is_found_on_any_background_at_any_place():
 
 def test_the_fixed_prompts():
     assert len(PROMPTS) == len(set(PROMPTS)) == 12
+
+
+def test_training_ends_on_the_prompts_of_card_and_study():
+    captions = [*PROMPTS, *STUDY_PROMPTS, *(f"other {i}" for i in range(100))]
+    rows = focused(captions, 70, seed=0)
+    assert {*PROMPTS, *STUDY_PROMPTS} <= {captions[row] for row in rows}
+    assert len(rows) == 70
+    assert rows.tolist() == sorted(rows.tolist())
+    assert not torch.equal(rows, focused(captions, 70, seed=1))

@@ -1,0 +1,16 @@
+"""All rows: one a transformer class of diffusers, and the classes that are known and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from workbench.models.layout import Layout
+from workbench.models.rows import image, joint, video_other, video_wan
+
+FAMILIES: tuple[Layout, ...] = (*joint.ROWS, *image.ROWS, *video_wan.ROWS, *video_other.ROWS)
+
+#: Transformer class → why it is refused.
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {**joint.REFUSED, **image.REFUSED, **video_wan.REFUSED, **video_other.REFUSED}
+)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from PIL import Image
 
 from tests.families.base import embeddings
 
@@ -34,3 +36,21 @@ def hunyuan_vae() -> AutoencoderKLHunyuanVideo:
         norm_num_groups=2,
         mid_block_add_attention=False,
     )
+
+
+def wan_vae(channels: int = 16) -> AutoencoderKLWan:
+    """×8 in space, ×4 in time; latent frame 0 is one frame of pixels."""
+    return AutoencoderKLWan(
+        base_dim=3,
+        z_dim=channels,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
+    )
+
+
+def picture(height: int, width: int, *, seed: int = 3) -> Image.Image:
+    """An image of random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))

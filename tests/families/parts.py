@@ -13,6 +13,7 @@ from PIL import Image
 from tests.families.base import embeddings
 
 Made = TypeVar("Made")
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def seeded(make: Callable[[], Made], seed: int = 0) -> Made:
@@ -54,3 +55,37 @@ def wan_vae(channels: int = 16) -> AutoencoderKLWan:
 def picture(height: int, width: int, *, seed: int = 3) -> Image.Image:
     """An image of random pixels."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def image_vae(channels: int = 4) -> AutoencoderKL:
+    """×8 in space."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        latent_channels=channels,
+        norm_num_groups=2,
+        layers_per_block=1,
+        mid_block_add_attention=False,
+    )
+
+
+def words(prompt: str) -> int:
+    """Tokens of a prompt's own, 2 to 5; not alike for all prompts."""
+    return 2 + len(prompt) % 4
+
+
+def mask(prompts: Sequence[str], length: int = 5) -> torch.Tensor:
+    """Attention mask (B, length) with as many ones as the prompt has words."""
+    return torch.stack([(torch.arange(length) < words(prompt)).long() for prompt in prompts])
+
+
+def redrawn(model: Model, std: float = 0.2, seed: int = 1) -> Model:
+    """The model with all matrices and biases drawn again, because some classes start with zeros or leave memory as it was."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 or name.endswith(("bias", "pad_token", "gate")):
+            parameter.data = torch.randn(parameter.shape, generator=generator) * std
+    return model

@@ -1,4 +1,9 @@
-"""HunyuanVideo: text to video, and image to video in its two kinds."""
+"""HunyuanVideo: text to video, and image to video of kind ``latent_concat``.
+
+The other kind, ``token_replace``, runs through the same pipeline (measured: same grid, video only in both stacks, rows and
+formula as here) and is refused by a limit of the row: its blocks call their projection twice, the second time with the
+embedding of timestep 0 for the first frame.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLHunyuanVideo, AutoencoderKLWan
 from PIL import Image
 
 from tests.families.base import embeddings

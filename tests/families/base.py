@@ -60,6 +60,12 @@ class Family:
         ``(cond, uncond, scale) -> prediction`` that the scheduler is given, as the pipeline's source has it; None if it
         has none (embedded guidance).
     remark : str
+    steps : int
+        That a generation with ``num_inference_steps=steps`` takes.
+    extra : dict
+        Further arguments of every call of the pipeline.
+    batch : int
+        Prompts a call takes; 1 for a pipeline that makes one video at a time.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Family:
     remark: str = ""
     steps: int = 2
     extra: Arguments = field(default_factory=dict)
+    batch: int = 2
 
 
 def embeddings(prompt: str, *shape: int, seed: int = 7) -> torch.Tensor:

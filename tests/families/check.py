@@ -31,10 +31,21 @@ class Seen:
 
 
 @contextlib.contextmanager
-def watched(transformer: torch.nn.Module, layout: Layout) -> Iterator[list[Seen]]:
-    """Keep copies of what enters and leaves every block, with PyTorch's own hooks."""
+def watched(pipe: Any, layout: Layout) -> Iterator[list[Seen]]:
+    """Keep copies of what enters and leaves every block, with PyTorch's own hooks; of both experts if it has two."""
     calls: list[Seen] = []
     handles: list[Any] = []
+    for transformer in (pipe.transformer, getattr(pipe, "transformer_2", None)):
+        if transformer is not None:
+            _watch(transformer, layout, calls, handles)
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watch(transformer: torch.nn.Module, layout: Layout, calls: list[Seen], handles: list[Any]) -> None:
     signature = inspect.signature(type(transformer).forward)
 
     def on_call(module: Any, args: Any, kwargs: Any) -> None:
@@ -74,11 +85,6 @@ def watched(transformer: torch.nn.Module, layout: Layout) -> Iterator[list[Seen]
             calls[-1].temb = value.detach().clone()
 
         handles.append(transformer.get_submodule(layout.timestep.embedding).register_forward_hook(embedded))
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _copied(output: Any) -> Any:
@@ -88,10 +94,11 @@ def _copied(output: Any) -> Any:
 
 
 def generate(family: Family, pipe: Any, call: Call, guidance: Arguments, steps: int = 2) -> Any:
-    """A real generation of both prompts, every sample with a generator of its own."""
+    """A real generation of the prompts, every sample with a generator of its own."""
+    generators = [torch.Generator().manual_seed(seed) for seed in range(family.batch)]
     return pipe(
-        **family.encode(PROMPTS), **call.arguments, **guidance, **family.extra, num_inference_steps=steps,
-        generator=[torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))], output_type="latent",
+        **family.encode(PROMPTS[: family.batch]), **call.arguments, **guidance, **family.extra,
+        num_inference_steps=steps, generator=generators if family.batch > 1 else generators[0], output_type="latent",
     )  # fmt: skip
 
 
@@ -106,7 +113,7 @@ def check(family: Family, layout: Layout) -> list[str]:
         for guided, guidance in ((True, family.guided), (False, family.plain)):
             if guidance is None:
                 continue
-            with torch.no_grad(), watched(pipe.transformer, layout) as seen:
+            with torch.no_grad(), watched(pipe, layout) as seen:
                 generate(family, pipe, call, guidance)
             label = f"{call.arguments} {'guided' if guided else 'plain'}: "
             wrong += [label + fault for fault in _faults(family, layout, pipe, call, seen, guided)]
@@ -129,7 +136,7 @@ def _faults(family: Family, layout: Layout, pipe: Any, call: Call, seen: list[Se
     for i, one in enumerate(seen):
         if one.order != list(blocks):
             yield f"blocks ran as {one.order}"
-        rows = len(PROMPTS) * (len(branches) if guidance is not None and guidance.batched else 1)
+        rows = family.batch * (len(branches) if guidance is not None and guidance.batched else 1)
         if batch_of_call(layout, one.arguments) != rows:
             yield f"{batch_of_call(layout, one.arguments)} rows in the batch, not {rows}"
         grid = grid_of_call(layout, pipe.transformer, one.arguments)

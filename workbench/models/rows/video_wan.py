@@ -10,6 +10,8 @@ from workbench.models.rows.terms import SIX
 
 _MODELS = "diffusers.models.transformers."
 
+#: Two calls a step.
+_TWO = Guidance(batched=False, rows=("cond", "uncond"))
 #: Two calls a step, which the pipeline puts into cache_context("cond") and cache_context("uncond").
 _TWO_NAMED = Guidance(batched=False, rows=("cond", "uncond"), named=True)
 
@@ -26,6 +28,7 @@ WAN = Layout(
     pipelines=(
         Pipeline("WanPipeline", _TWO_NAMED),
         Pipeline("WanImageToVideoPipeline", _TWO_NAMED, condition="image"),
+        Pipeline("WanVideoToVideoPipeline", _TWO, condition="video"),
     ),
     causal_time=4,
 )

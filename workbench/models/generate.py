@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from workbench.errors import WorkbenchError
+from workbench.models.grid import patch_of
 from workbench.models.mini import default_size
+from workbench.models.registry import layout_for, pipeline_of
 
 #: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
 Encode = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -69,13 +72,15 @@ def call_arguments(
         If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
+    entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True))
+    scale = entry.guidance.scale if entry.guidance is not None else entry.scale
     return {
         **call_defaults(pipe),
         **(encode(prompts) if encode else {"prompt": prompts}),
         **checked_size(pipe, height=height, width=width, num_frames=num_frames),
         "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
         "num_inference_steps": steps,
-        "guidance_scale": guidance_scale,
+        **({scale: guidance_scale} if scale else {}),
     }
 
 
@@ -97,10 +102,12 @@ def checked_size(
     if num_frames is not None:
         if not makes_videos(pipe):
             raise WorkbenchError(f"num_frames = {num_frames}, but {type(pipe).__name__} makes images, not videos.")
-        frames = pipe.vae_scale_factor_temporal
-        if num_frames < 1 or num_frames % frames != 1 % frames:
+        layout = layout_for(pipe, token_timesteps=True)
+        frames = layout.causal_time
+        if num_frames < 1 or num_frames % frames != (1 % frames if layout.first_alone else 0):
             raise WorkbenchError(
-                f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
+                f"num_frames = {num_frames} must be {'1 more than ' if layout.first_alone else ''}a multiple of {frames} for "
+                "this model."
             )
         size["num_frames"] = num_frames
     return size
@@ -108,7 +115,7 @@ def checked_size(
 
 def makes_videos(pipe: Any) -> bool:
     """Whether the pipeline makes videos, and not images."""
-    return getattr(pipe, "vae_scale_factor_temporal", None) is not None
+    return layout_for(pipe, token_timesteps=True).is_video
 
 
 def pixels_a_token(pipe: Any) -> int:
@@ -116,10 +123,13 @@ def pixels_a_token(pipe: Any) -> int:
     # The processor counts what a pipeline packs together itself; its factor is the VAE's where it packs nothing.
     # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
     processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]
-    processor = next(p for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor"))
-    own = getattr(pipe, "patch_size", None)
-    patch = pipe.transformer.config.patch_size if own is None else own
-    return int(processor.config.vae_scale_factor) * int(patch if isinstance(patch, int) else patch[-1])
+    factors = [p.config.vae_scale_factor for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor")]
+    factor = next((int(f) for f in (*factors, *_factors_of_vae(pipe)) if f is not None), 8)
+    return factor * patch_of(layout_for(pipe, token_timesteps=True).latents, pipe.transformer)[-1]
+
+
+def _factors_of_vae(pipe: Any) -> list[int | None]:
+    return [getattr(pipe, name, None) for name in ("vae_scale_factor_spatial", "vae_scale_factor")]
 
 
 def generate(
@@ -143,14 +153,36 @@ def generate(
     """
     last: list[torch.Tensor] = []
 
-    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        last[:] = [kwargs["latents"]]
+    def keep(latents: torch.Tensor) -> None:
+        last[:] = [latents]
         if on_step is not None:
             on_step()
-        return {}
 
     decoded = getattr(pipe, "vae", None) is not None
-    result = pipe(**arguments, output_type="np" if decoded else "latent", callback_on_step_end=keep)
+    with _stepping(pipe.scheduler, keep):
+        result = pipe(**arguments, output_type="np" if decoded else "latent")
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
-    images = (np.nan_to_num(result[0]) * 255).round().astype(np.uint8) if decoded else None
-    return last[0].float().cpu().numpy(), images
+    images = (np.nan_to_num(np.asarray(result[0])) * 255).round().astype(np.uint8) if decoded else None
+    latents = layout_for(pipe, token_timesteps=True).latents.channels_first(last[0])
+    return latents.float().cpu().numpy(), images
+
+
+@contextlib.contextmanager
+def _stepping(scheduler: Any, on_step: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Tell of the latents after every step of a scheduler. Many pipelines have no callback; each steps its scheduler."""
+    step = scheduler.step
+
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        result = step(*args, **kwargs)
+        on_step(result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    own = "step" in vars(scheduler)
+    scheduler.step = stepped
+    try:
+        yield
+    finally:
+        if own:
+            scheduler.step = step
+        else:
+            del scheduler.step

@@ -6,7 +6,8 @@ Shapes: B rows of the batch, N tokens, C channels, F, H, W frames, rows and colu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,9 @@ AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC")
 
 #: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row.
 LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]")
+
+#: Where the axes (B, C, F, H, W) are in latents that have them otherwise.
+_FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3)}
 
 #: Kinds of modulation, and what they mean.
 MODULATIONS = {
@@ -124,6 +128,8 @@ class Guidance:
         g: ``"s"`` for ``u + s (c − u)``, ``"1 + s"`` for ``c + s (c − u)``.
     scale : str
         The pipeline's argument that s is.
+    flag : str
+        Attribute of the pipeline, or local variable of its ``__call__``, that is true while there are several branches.
     named : bool
         True if every call of its own is made in ``cache_context(branch)``.
     why : str
@@ -135,6 +141,7 @@ class Guidance:
     linear: bool = True
     gain: str = "s"
     scale: str = "guidance_scale"
+    flag: str = "do_classifier_free_guidance"
     named: bool = False
     why: str = ""
 
@@ -216,6 +223,16 @@ class Latents:
     source: str = ""
     columns: tuple[int, int, int] = (-1, 1, 2)
 
+    def channels_first(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the transformer is given them, as (B, C, H, W), (B, C, F, H, W) or (B, N, C)."""
+        order = _FIRST.get(self.axes)
+        return latents if order is None else latents.permute(order)
+
+    def as_given(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of `channels_first`."""
+        order = _FIRST.get(self.axes)
+        return latents if order is None else latents.permute([order.index(axis) for axis in range(len(order))])
+
 
 @dataclass(frozen=True)
 class Timestep:
@@ -263,11 +280,17 @@ class Layout:
     alternating : bool
         True if the stacks' blocks run in turn (0 of the first, 0 of the second, 1 of the first, …).
     handed_on : bool
-        True if every block is given only what the one before it left (no long skips, nothing injected between blocks that
-        differs from call to call), so that what runs before an edit needn't run again.
+        True if every block is given only what the one before it left (no long skips), with the batch as its first axis, so
+        that what ran before an edit needn't run again.
+    width : tuple of str
+        Config keys whose product is C, the number of channels of the hidden state.
+    row_lists : tuple of str
+        Arguments of the transformer that are lists with one entry a row of the batch.
     limits : tuple of Limit
     causal_time : int
-        Pixel frames that a latent frame after the first stands for; 0 for images. The first stands for one.
+        Pixel frames that a latent frame after the first stands for; 0 for images.
+    first_alone : bool
+        True if the first latent frame stands for one pixel frame, as of a causal VAE; False if for as many as the others.
     """
 
     family: str
@@ -280,8 +303,17 @@ class Layout:
     pipelines: tuple[Pipeline, ...]
     alternating: bool = False
     handed_on: bool = True
+    width: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
+    row_lists: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     causal_time: int = 0
+    first_alone: bool = True
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of all parts of the modulation that any stack has, the layout's own first."""
+        stacks = [self.modulation_of(stack).terms for stack in self.stacks]
+        return tuple(dict.fromkeys(term for terms in (self.modulation.terms, *stacks) for term in terms))
 
     @property
     def is_video(self) -> bool:
@@ -305,6 +337,11 @@ class Layout:
     def block_paths(self, transformer: torch.nn.Module) -> list[str]:
         """Full module paths of all blocks, in order of execution."""
         return list(self.blocks(transformer))
+
+    def width_of(self, transformer: torch.nn.Module) -> int:
+        """C, the number of channels of the hidden state."""
+        config = cast("Mapping[str, int]", transformer.config)
+        return math.prod(int(config[key]) for key in self.width)
 
     def pipeline(self, name: str) -> Pipeline | None:
         """The entry of a pipeline class; None if it has none."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
@@ -51,11 +51,12 @@ class Blocks:
         self.slot = slot
         self.rows = [(self.plan.branches.index(b), i) for i, b in enumerate(branches) if b in self.plan.branches]
 
-    def temb(self, temb: torch.Tensor, timestep: torch.Tensor) -> None:
+    def temb(self, temb: torch.Tensor | None, timestep: torch.Tensor) -> None:
         """Keep the embedding of this timestep, and what is the tokens' own timestep where they have one."""
         if self.slot is None:
             return
-        self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
+        if temb is not None:
+            self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
         if "token_timestep" in self.plan.variables:
             self._into("token_timestep", timestep.float(), lambda array, branch, at: array[:, branch, at])
 
@@ -132,20 +133,20 @@ class Collector:
     """
 
     def __init__(self, blocks: Blocks, shape: Shape, layout: Layout, on_step: Callable[[], None]) -> None:
-        self.blocks, self.layout, self.on_step = blocks, layout, on_step
+        self.blocks, self.on_step = blocks, on_step
         self.turns = Turns(layout, shape)
         self.slot_of = {step: i for i, step in enumerate(blocks.plan.steps)}
         self.initial: np.ndarray | None = None
         self.last = False
 
-    def on_call(self, kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
+    def on_call(self, call: TransformerCall, temb: torch.Tensor | None, context: str | None) -> None:
         """A call begins: check that it is the one we think, and keep ``temb``."""
-        turn = self.turns.next(kwargs["timestep"], context)
+        turn = self.turns.next(call.timestep, context)
         self.last = turn.last
         if self.initial is None:
-            self.initial = initial_latents(kwargs[self.layout.hidden_argument], len(self.blocks.samples))
+            self.initial = initial_latents(call.latents, len(self.blocks.samples))
         self.blocks.begin(self.slot_of.get(turn.step), turn.branches)
-        self.blocks.temb(temb, kwargs["timestep"])
+        self.blocks.temb(temb, call.timestep)
 
     def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live."""

@@ -16,6 +16,7 @@ import torch
 
 from workbench.errors import RecordingError
 from workbench.models import Encode, call_arguments, generate
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.record.cells import Cell
 from workbench.record.collect import Blocks, initial_latents
@@ -34,14 +35,14 @@ class Call:
 
     Attributes
     ----------
-    kwargs : dict
+    call : TransformerCall
     context : str or None
         Cache context it was made in.
     branches : tuple of str
         In the order of the batch's rows.
     """
 
-    kwargs: dict[str, Any]
+    call: TransformerCall
     context: str | None
     branches: tuple[str, ...]
 
@@ -110,7 +111,7 @@ class Experiment:
         with torch.no_grad(), instrumented(
             net,
             self.layout,
-            on_call=lambda kwargs, temb, context: blocks.temb(temb, kwargs["timestep"]),
+            on_call=lambda call, temb, context: blocks.temb(temb, call.timestep),
             on_state=blocks.state,
             on_done=lambda: None,
         ) as traced:  # fmt: skip
@@ -132,15 +133,15 @@ class Experiment:
         raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]],
     ) -> None:
         """Make one call of one cell; `raw` collects each diagonal cell's modulation for the mediation after it."""
-        kwargs = dict(call.kwargs)
+        made, timestep = call.call, self.layout.timestep.argument
         if cell.swap == "embedding":
-            kwargs["timestep"] = other.kwargs["timestep"]
+            made = made.with_(**{timestep: other.call.arguments[timestep]})
         traced.exchange = None
         if cell.block:
             traced.exchange = Exchange(cell.block, cell.swap, raw[cell.embedding_step, call.branches][cell.block])
         traced.keep, traced.raw = (self.mediated if cell.swap == "none" else set()), {}
         with traced.cache_context(call.context) if call.context else contextlib.nullcontext():
-            traced(**kwargs)
+            traced(**made.arguments)
         if traced.keep:
             raw[cell.step, call.branches] = traced.raw
 
@@ -149,15 +150,15 @@ class Experiment:
         turns = Turns(self.layout, self.shape)
         calls: dict[int, list[Call]] = {step: [] for step in self.steps}
         initial: list[np.ndarray] = []
-        argument = self.layout.hidden_argument
+        names = self.layout.latents.argument, self.layout.timestep.argument
 
-        def keep(kwargs: dict[str, Any], context: str | None) -> None:
-            turn = turns.next(kwargs["timestep"], context)
+        def keep(call: TransformerCall, context: str | None) -> None:
+            turn = turns.next(call.timestep, context)
             if not initial:
-                initial.append(initial_latents(kwargs[argument], len(samples)))
+                initial.append(initial_latents(call.latents, len(samples)))
             if turn.step in calls:
-                own = {argument: kwargs[argument].clone(), "timestep": kwargs["timestep"].clone()}
-                calls[turn.step].append(Call(kwargs | own, context, turn.branches))
+                own = {name: _cloned(call.arguments[name]) for name in names}
+                calls[turn.step].append(Call(call.with_(**own), context, turn.branches))
 
         pairs = [self.settings.samples[i] for i in samples]
         with in_place_of_transformer(self.pipe, Watched(self.pipe.transformer, self.layout, on_call=keep)):
@@ -181,12 +182,11 @@ class Experiment:
                 start = donor - donor % size
                 batch = range(start, min(start + size, len(self.settings.samples)))
                 self._keep_donors(batch, self._generate(batch))
-        argument = self.layout.hidden_argument
         changed: dict[int, list[Call]] = {}
         for step, calls in made.calls.items():
             latents = torch.stack([self.donors[donor][step] for donor in donors])
             changed[step] = [
-                Call(call.kwargs | {argument: torch.cat([latents] * len(call.branches))}, call.context, call.branches)
+                Call(call.call.with_latents(torch.cat([latents] * len(call.branches))), call.context, call.branches)
                 for call in calls
             ]
         return changed
@@ -194,7 +194,8 @@ class Experiment:
     def _keep_donors(self, samples: Sequence[int], made: Generated) -> None:
         for row, sample in enumerate(samples):
             if sample < len(self.settings.seeds):
-                self.donors[sample] = {
-                    step: calls[0].kwargs[self.layout.hidden_argument][row].clone()
-                    for step, calls in made.calls.items()
-                }
+                self.donors[sample] = {step: calls[0].call.latents[row].clone() for step, calls in made.calls.items()}
+
+
+def _cloned(value: Any) -> Any:
+    return [_cloned(item) for item in value] if isinstance(value, list) else torch.as_tensor(value).clone()

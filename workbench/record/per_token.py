@@ -17,6 +17,37 @@ def denoised_tokens(timestep: torch.Tensor) -> torch.Tensor | None:
     return timestep.argmax(dim=1) if timestep.ndim == 2 else None
 
 
+def one_a_row(value: torch.Tensor, rows: int, dims: int = 1) -> torch.Tensor:
+    """What each row of the batch has of a value that may be there once for all, or once a frame: (B, …).
+
+    Parameters
+    ----------
+    value : tensor
+        (B, …), (1, …) where all rows have the same, or (B · k, …) where the model repeats each row k times.
+    rows : int
+        B.
+    dims : int
+        Axes of one row of the result, at most: further axes of length 1 before the last ones go.
+
+    Raises
+    ------
+    RecordingError
+        If the rows of the value are no multiple of B, or the repeated ones differ.
+    """
+    while value.ndim > dims + 1 and value.shape[1] == 1:
+        value = value.squeeze(1)
+    if len(value) == rows:
+        return value
+    if len(value) == 1:
+        return value.expand(rows, *value.shape[1:])
+    repeated = value.unflatten(0, (rows, -1)) if len(value) % rows == 0 else None
+    if repeated is None or not torch.equal(repeated, repeated[:, :1].expand_as(repeated)):
+        raise RecordingError(
+            f"What the model makes of the timestep has shape {tuple(value.shape)} for {rows} rows: it is not one a row."
+        )
+    return repeated[:, 0]
+
+
 def of_tokens(value: torch.Tensor, tokens: torch.Tensor | None, timestep: torch.Tensor) -> torch.Tensor:
     """What a row's token has of a value (B, N, …): (B, …); the value itself where there are no such tokens.
 

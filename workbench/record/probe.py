@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from workbench.errors import RecordingError, UnsupportedModelError
+from workbench.models import guidance_of, noise_levels
+from workbench.models.call import TransformerCall
 from workbench.models.generate import Encode, call_arguments
-from workbench.models.layout import Layout
+from workbench.models.layout import Guidance, Layout
 from workbench.record.settings import Settings
 from workbench.record.trace import traced
 
@@ -91,20 +93,21 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
     UnsupportedModelError
         If the image tokens of any block are not F · H · W, or the batch's rows are not branches × samples.
     """
-    shape = Shape(terms=layout.modulation.terms)
+    shape = Shape(terms=layout.terms)
+    guidance = guidance_of(pipe, layout)
+    batched = guidance is None or guidance.batched
     seen: dict[str, torch.Size] = {}
     batch = settings.samples[:1]  # the cheapest that shows every shape
 
-    def on_call(kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
-        latents = kwargs[layout.hidden_argument]
-        shape.latent = tuple(latents.shape[1:])
-        shape.grid = layout.grid_of_call(pipe.transformer.net, kwargs)
-        shape.embedding = temb.shape[-1]
-        shape.branches = branches_of(layout, len(latents), len(batch))
-        shape.token_timesteps = kwargs["timestep"].ndim == 2
-        if shape.token_timesteps and kwargs["timestep"].shape[1] != shape.tokens:
+    def on_call(call: TransformerCall, temb: torch.Tensor | None, context: str | None) -> None:
+        shape.latent = tuple(call.latents.shape[1:])
+        shape.grid = call.grid
+        shape.embedding = 0 if temb is None else temb.shape[-1]
+        shape.branches = branches_of(layout.family, guidance, call.rows, len(batch))
+        shape.token_timesteps = call.timestep.ndim == 2
+        if shape.token_timesteps and call.timestep.shape[1] != shape.tokens:
             raise UnsupportedModelError(
-                f"The pipeline gives {kwargs['timestep'].shape[1]} timesteps a row, but there are {shape.tokens} tokens "
+                f"The pipeline gives {call.timestep.shape[1]} timesteps a row, but there are {shape.tokens} tokens "
                 f"(grid {shape.grid}): they can't be told which is whose."
             )
 
@@ -118,9 +121,10 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         first: list[torch.Tensor] = []
 
         def look(*args: Any, **kwargs: Any) -> Any:
+            timestep = stand_in.bound(args, kwargs).timestep
             if first:
-                if torch.equal(first[0], kwargs["timestep"]):  # the same step once more: another branch
-                    shape.branches = layout.guidance.rows
+                if guidance is not None and torch.equal(first[0], timestep):  # the same step once more: another branch
+                    shape.branches = guidance.rows
                 raise _SeenEnough
             result = traced_forward(*args, **kwargs)
             if timed:
@@ -129,17 +133,17 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
                 stand_in.net(*args, **kwargs)
                 _settled()
                 shape.seconds = time.perf_counter() - start
-            if layout.guidance.batched:
+            if batched:
                 raise _SeenEnough
-            first.append(kwargs["timestep"].clone())
+            first.append(timestep.clone())
             return result
 
         stand_in.forward = look  # type: ignore[method-assign]
         with contextlib.suppress(_SeenEnough), _refusals():
             pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
-    shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
-    shape.calls = layout.guidance.calls(shape.branches)
-    rows = len(batch) * (len(shape.branches) if layout.guidance.batched else 1)
+    shape.timesteps, shape.sigmas = noise_levels(pipe.scheduler)
+    shape.calls = 1 if guidance is None else guidance.calls(shape.branches)
+    rows = len(batch) * (len(shape.branches) if batched else 1)
     _check(shape, seen, layout, rows)
     _check_latents(shape, pipe.transformer)
     return shape
@@ -151,23 +155,17 @@ def _settled() -> None:
         torch.cuda.synchronize()
 
 
-def branches_of(layout: Layout, rows: int, samples: int) -> tuple[str, ...]:
+def branches_of(family: str, guidance: Guidance | None, rows: int, samples: int) -> tuple[str, ...]:
     """Which branches one call holds, from its rows; in the order of the rows."""
     if rows == samples:
         return ("cond",)
-    if layout.guidance.batched and rows == samples * len(layout.guidance.rows):
-        return layout.guidance.rows
+    together = guidance.rows if guidance is not None and guidance.batched else ("cond",)
+    if rows == samples * len(together):
+        return together
     raise UnsupportedModelError(
-        f"The pipeline called its transformer with {rows} rows for {samples} samples; family {layout.family} is known "
-        f"to use {samples} (no guidance) or {samples * len(layout.guidance.rows)} ({' + '.join(layout.guidance.rows)})."
+        f"The pipeline called its transformer with {rows} rows for {samples} samples; family {family} is known "
+        f"to use {samples} (no guidance) or {samples * len(together)} ({' + '.join(together)})."
     )
-
-
-def trajectory(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Timesteps (the scheduler's values) and sigmas (noise level in [0, 1]) of all calls, float64 (T,)."""
-    timesteps = np.asarray(scheduler.timesteps.cpu(), dtype=np.float64)
-    sigmas = np.asarray(torch.as_tensor(scheduler.sigmas).cpu(), dtype=np.float64)[: len(timesteps)]
-    return timesteps, sigmas
 
 
 def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: int) -> None:
@@ -182,7 +180,7 @@ def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: i
 
 
 def _check_latents(shape: Shape, transformer: Any) -> None:
-    given, predicted = transformer.config.in_channels, transformer.config.get("out_channels")
+    given, predicted = transformer.config.get("in_channels"), transformer.config.get("out_channels")
     if predicted is not None and predicted != given:
         raise UnsupportedModelError(
             f"{type(transformer).__name__} takes {given} channels and predicts {predicted}: a condition (an image, a mask) is "

@@ -154,7 +154,7 @@ def prepare(
 ) -> tuple[Shape, Plan]:
     """One dry forward pass, and the plan that follows from it."""
     shape = probe(pipe, layout, settings, encode, timed=timed)
-    return shape, make_plan(settings, shape, _image_size(pipe, shape))
+    return shape, make_plan(settings, shape, _image_size(pipe, settings, shape))
 
 
 def _run(
@@ -229,14 +229,18 @@ def _finished(out: Path) -> set[int]:
     return {int(i) for i in np.flatnonzero(units.all(axis=(1, 2, 3)) & whole)}
 
 
-def _image_size(pipe: Any, shape: Shape) -> tuple[int, ...] | None:
+def _image_size(pipe: Any, settings: Settings, shape: Shape) -> tuple[int, ...] | None:
     """(height, width) of the decoded images, (frames, height, width) of videos; None where nothing is decoded."""
     if getattr(pipe, "vae", None) is None:
         return None
     height, width = (length * pixels_a_token(pipe) for length in shape.grid[1:])
-    if len(shape.latent) < 4:
+    layout = layout_for(pipe, token_timesteps=True)
+    if not layout.is_video:
         return height, width
-    return (shape.latent[1] - 1) * pipe.vae_scale_factor_temporal + 1, height, width
+    # A pipeline may add latent frames to its own ends, and takes them off again.
+    latent = shape.latent[1] if len(shape.latent) == 4 else shape.grid[0]
+    pixel = (latent - 1) * layout.causal_time + 1 if layout.first_alone else latent * layout.causal_time
+    return settings.num_frames or pixel, height, width
 
 
 def _same_settings(out: Path, identity: dict[str, Any], repair: bool) -> None:

@@ -16,15 +16,16 @@ from nnsight import NNsight
 from nnsight.intervention.interleaver import OutOfOrderError
 
 from workbench.errors import RecordingError
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout, Stack
 from workbench.record.exchange import Exchange, exchanged, in_terms, modulation_of
-from workbench.record.per_token import denoised_tokens, of_tokens
+from workbench.record.per_token import denoised_tokens, of_tokens, one_a_row
 from workbench.record.standin import StandIn, in_place_of_transformer
 
 #: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None).
 Sink = Callable[[str, torch.Tensor, torch.Tensor | None], None]
-#: Told of a call: its keyword arguments, ``temb``, the name of the cache context.
-CallSink = Callable[[dict[str, Any], torch.Tensor, str | None], None]
+#: Told of a call: its arguments, ``temb`` (None where there is none), the name of the cache context.
+CallSink = Callable[[TransformerCall, torch.Tensor | None, str | None], None]
 
 
 class TracedTransformer(StandIn):
@@ -38,7 +39,7 @@ class TracedTransformer(StandIn):
     on_state : callable
         ``on_state(layer, h_BNC, modulation_BMC or None)`` with the live tensors: read, don't keep.
     on_call : callable
-        ``on_call(kwargs, temb, context)`` before the blocks of a call.
+        ``on_call(call, temb, context)`` before the blocks of a call.
     on_done : callable
         ``on_done()`` after the blocks of a call.
 
@@ -74,7 +75,7 @@ class TracedTransformer(StandIn):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """One call of the transformer, traced."""
         try:
-            return self._trace(*args, **kwargs)
+            return self._trace(self.bound(args, kwargs))
         except OutOfOrderError as error:
             raise RecordingError(
                 f"Not every block of {type(self.net).__name__} ran, or not in order; a cache or a layer skip is active. "
@@ -87,19 +88,22 @@ class TracedTransformer(StandIn):
                 raise KeyboardInterrupt from None
             raise
 
-    def _trace(self, *args: Any, **kwargs: Any) -> Any:
-        embedding, blocks = self.traced.get(self.layout.embedding_module), self.blocks
-        terms, timestep = self.layout.modulation.terms, kwargs["timestep"]
+    def _trace(self, call: TransformerCall) -> Any:
+        name, blocks = self.layout.timestep.embedding, self.blocks
+        embedding = self.traced.get(name) if name else None
+        terms, timestep = self.layout.terms, call.timestep
         denoised = denoised_tokens(timestep)
-        with self.traced.trace(*args, **kwargs) as tracer:
-            temb = embedding.output
-            if self.layout.embedding_output is not None:
-                temb = temb[self.layout.embedding_output]
-            temb = of_tokens(temb, denoised, timestep)
-            self.on_call(kwargs, temb, self.context)
-            h = blocks[0].entering()
+        with self.traced.trace(**call.arguments) as tracer:
+            temb = None
+            if embedding is not None:
+                temb = embedding.output
+                if self.layout.timestep.output is not None:
+                    temb = temb[self.layout.timestep.output]
+                temb = one_a_row(of_tokens(temb, denoised, timestep), call.rows)
+            self.on_call(call, temb, self.context)
+            h = blocks[0].entering(call)
             self.on_state("input", h, None)
-            tokens, channels = h.shape[1:]
+            channels = h.shape[-1]
             for block in blocks:
                 raw = block.conditioning()
                 if block.path in self.keep:
@@ -107,9 +111,12 @@ class TracedTransformer(StandIn):
                 if self.exchange is not None and self.exchange.block == block.path:
                     raw = exchanged(block.modulation, raw, self.exchange.raw, self.exchange.what, channels)
                     block.set_conditioning(raw)
-                raw = of_tokens(raw, denoised, timestep)
-                modulation = modulation_of(block.modulation, raw, block.table, channels)
-                self.on_state(block.path, block.leaving(tokens), in_terms(modulation, block.modulation.terms, terms))
+                modulation = None
+                if raw is not None:
+                    raw = one_a_row(of_tokens(raw, denoised, timestep), call.rows, 2)
+                    modulation = modulation_of(block.modulation, raw, block.table, channels)
+                    modulation = in_terms(modulation, block.modulation.terms, terms)
+                self.on_state(block.path, block.leaving(call), modulation)
             self.on_done()
             result = tracer.result.save()
         return result  # noqa: RET504 (inside the block nothing is returned: the block is nnsight's)
@@ -122,22 +129,23 @@ class _Block:
         self.path, self.stack, self.modulation = path, stack, layout.modulation_of(stack)
         self.envoy = traced.get(path)
         names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-        self.hidden = layout.hidden_argument, names.index(layout.hidden_argument)
+        self.hidden = stack.argument, names.index(stack.argument)
         self.projection: Any = None
         self.argument = "", 0
         if self.modulation.argument:
             self.argument = self.modulation.argument, names.index(self.modulation.argument)
-        else:
+        elif self.modulation.kind == "per_block":
             self.projection = traced.get(f"{path}.{self.modulation.module}")
         self.table = module.get_parameter(self.modulation.table) if self.modulation.table else None
 
-    def entering(self) -> torch.Tensor:
-        return _argument(self.envoy.inputs, *self.hidden)
+    def entering(self, call: TransformerCall) -> torch.Tensor:
+        return call.tokens(self.stack).read(_argument(self.envoy.inputs, *self.hidden), entering=True)
 
-    def conditioning(self) -> torch.Tensor:
+    def conditioning(self) -> Any:
+        """What the modulation is made of: the projection's output, or the argument; None where there is none."""
         if self.projection is not None:
             return self.projection.output
-        return _argument(self.envoy.inputs, *self.argument)
+        return _argument(self.envoy.inputs, *self.argument) if self.modulation.argument else None
 
     def set_conditioning(self, raw: torch.Tensor) -> None:
         if self.projection is not None:
@@ -150,10 +158,10 @@ class _Block:
         else:
             self.envoy.inputs = (*args[:position], raw, *args[position + 1 :]), kwargs
 
-    def leaving(self, tokens: int) -> torch.Tensor:
+    def leaving(self, call: TransformerCall) -> torch.Tensor:
         output = self.envoy.output
         h = output if self.stack.hidden_output is None else output[self.stack.hidden_output]
-        return h[:, -tokens:] if self.stack.image == "last" else h
+        return call.tokens(self.stack).read(h)
 
 
 def _argument(inputs: tuple[tuple[Any, ...], dict[str, Any]], name: str, position: int) -> torch.Tensor:

@@ -17,8 +17,8 @@ from workbench.models import (
     call_arguments,
     fingerprint,
     generate,
-    layout_for,
     load_pipeline,
+    makes_videos,
     refuse_altered,
 )
 from workbench.progress import Progress
@@ -277,7 +277,7 @@ def check_pipeline(pipe: Any) -> None:
 
 def check_images(pipe: Any) -> None:
     """Raise UnsupportedModelError if a pipeline makes videos, for what measures single pictures."""
-    if layout_for(pipe).latents == "video":
+    if makes_videos(pipe):
         raise UnsupportedModelError(
             f"{type(pipe).__name__} makes videos, and what is tried out here is measured on single pictures. Give a pipeline of "
             "images; for videos there are `workbench.sample` and `workbench.stas_trial`."
@@ -286,7 +286,7 @@ def check_images(pipe: Any) -> None:
 
 def check_videos(pipe: Any) -> None:
     """Raise UnsupportedModelError if a pipeline makes no videos."""
-    if layout_for(pipe).latents != "video":
+    if not makes_videos(pipe):
         raise UnsupportedModelError(
             f"{type(pipe).__name__} makes images, and what is tried out here has frames. Give a pipeline of videos, such as a "
             "WanPipeline."

@@ -1,0 +1,94 @@
+"""One call of a transformer, its arguments by name, read as its family's row says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from workbench.models.grid import Grid, grid_of_call
+from workbench.models.layout import Layout, Stack
+from workbench.models.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class TransformerCall:
+    """One call.
+
+    Attributes
+    ----------
+    layout : Layout
+    transformer : Module
+    arguments : dict
+        By name, however they were given.
+    """
+
+    layout: Layout
+    transformer: torch.nn.Module
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def bound(cls, layout: Layout, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> TransformerCall:
+        """From the arguments as the pipeline gave them."""
+        bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs).arguments
+        return cls(layout, transformer, dict(list(bound.items())[1:]))  # without self
+
+    @property
+    def latents(self) -> torch.Tensor:
+        """(B, C, H, W), (B, C, F, H, W) or (B, N, C), whichever way the transformer is given them."""
+        given = self.arguments[self.layout.latents.argument]
+        return self.layout.latents.channels_first(
+            torch.stack(list(given)) if isinstance(given, (list, tuple)) else given
+        )
+
+    def with_latents(self, latents: torch.Tensor) -> TransformerCall:
+        """The same call with other latents, given as `latents` gives them."""
+        given = self.arguments[self.layout.latents.argument]
+        own = self.layout.latents.as_given(latents)
+        return self.with_(**{self.layout.latents.argument: list(own) if isinstance(given, (list, tuple)) else own})
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return len(self.arguments[self.layout.latents.argument])
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """As the pipeline gave it: one for all, one a row (B,), or one a token (B, N)."""
+        return torch.as_tensor(self.arguments[self.layout.timestep.argument])
+
+    @cached_property
+    def grid(self) -> Grid:
+        """F, H, W of the tokens."""
+        return grid_of_call(self.layout, self.transformer, self.arguments)
+
+    def tokens(self, stack: Stack) -> Tokens:
+        """Where the image tokens are in the states of a stack."""
+        return Tokens.of_call(stack, self.grid, self.arguments)
+
+    def only(self, rows: slice) -> TransformerCall:
+        """The same call for some rows of the batch."""
+        return TransformerCall(self.layout, self.transformer, {name: self._only(name, rows) for name in self.arguments})
+
+    def _only(self, name: str, rows: slice) -> Any:
+        value = self.arguments[name]
+        if name in self.layout.row_lists and isinstance(value, (list, tuple)):
+            return value[rows]
+        return take(value, rows, self.rows)
+
+    def with_(self, **arguments: Any) -> TransformerCall:
+        """The same call with other arguments."""
+        return TransformerCall(self.layout, self.transformer, {**self.arguments, **arguments})
+
+
+def take(value: Any, rows: slice, batch: int) -> Any:
+    """Cut `rows` out of every tensor in `value` whose first axis is the batch; anything else stays as it is."""
+    if isinstance(value, dict):
+        return {key: take(item, rows, batch) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(take(item, rows, batch) for item in value)
+    return value[rows] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value

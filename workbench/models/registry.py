@@ -1,0 +1,97 @@
+"""Finds the row of a model. By the exact class: a same-named class of another module may order its outputs differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.errors import UnsupportedModelError
+from workbench.models.layout import Guidance, Layout, Pipeline
+from workbench.models.rows import FAMILIES, REFUSED
+
+
+def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
+    """Find the row of a pipeline or of a transformer.
+
+    Parameters
+    ----------
+    model : pipeline or transformer
+    token_timesteps : bool
+        True if the caller can handle a pipeline that gives every token a timestep of its own.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is not a diffusion transformer, one that has no row, or one whose configuration the row does not hold for.
+    """
+    transformer = getattr(model, "transformer", None)
+    if transformer is None:
+        transformer = model
+        if hasattr(model, "unet"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} denoises with a UNet, not with a transformer; the workbench needs a diffusion "
+                f"transformer of one of these families: {known_families()}."
+            )
+    name = f"{type(transformer).__module__}.{type(transformer).__name__}"
+    if name in REFUSED:
+        raise UnsupportedModelError(
+            f"{type(transformer).__name__} is known and not supported: {REFUSED[name]}. Known families: {known_families()}."
+        )
+    _one_transformer(model, token_timesteps)
+    for row in FAMILIES:
+        if row.transformer == name:
+            _within_limits(row, transformer)
+            return row
+    raise UnsupportedModelError(
+        f"{name} is not a diffusion transformer that the workbench has a layout for. Known families: "
+        f"{known_families()}. `workbench models` lists them."
+    )
+
+
+def pipeline_of(pipe: Any, layout: Layout) -> Pipeline:
+    """The row's entry for a pipeline's class.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it has none.
+    """
+    entry = layout.pipeline(type(pipe).__name__)
+    if entry is None:
+        known = ", ".join(pipeline.name for pipeline in layout.pipelines)
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} is no pipeline that the workbench knows for the family {layout.family} ({known}): how it "
+            "runs and combines its branches has not been checked. Load the model with one of those."
+        )
+    return entry
+
+
+def guidance_of(pipe: Any, layout: Layout) -> Guidance | None:
+    """How a pipeline runs its branches; None if it has none."""
+    return pipeline_of(pipe, layout).guidance
+
+
+def known_families() -> str:
+    """Family names with their transformer classes, for messages."""
+    return ", ".join(f"{row.family} ({row.transformer.rsplit('.', 1)[-1]})" for row in FAMILIES)
+
+
+def _within_limits(row: Layout, transformer: Any) -> None:
+    for limit in row.limits:
+        if transformer.config.get(limit.key) == limit.value:
+            raise UnsupportedModelError(
+                f"{type(transformer).__name__} with {limit.key} = {limit.value!r} is not supported: {limit.why}."
+            )
+
+
+def _one_transformer(pipe: Any, token_timesteps: bool) -> None:
+    """Refuse pipelines that have a row for their class, but not for what they do with it."""
+    if getattr(pipe, "transformer_2", None) is not None:
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} denoises with two transformers, one after the other (transformer and transformer_2); "
+            "a recording holds the states of one. Such pipelines are not supported yet."
+        )
+    if not token_timesteps and getattr(getattr(pipe, "config", None), "expand_timesteps", False):
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps). Such pipelines can be "
+            "recorded, and STAS acts on them (`workbench.apply`); all else here needs one timestep a call."
+        )

@@ -57,8 +57,9 @@ class Modulation:
         Path of the projection: in the block for ``"per_block"``, else in the transformer.
     terms : tuple of str
         Names of the parts, in order: of the projection's last axis for ``"per_block"`` and ``"shared"``, (B, M · C) or
-        more; of the axis before the channels for ``"shared_table"``, (B, M, C). ``shift_msa``, ``scale_msa``, ``gate_msa``,
-        ``shift_mlp``, ``scale_mlp``, ``gate_mlp`` or some of them, as the model orders them.
+        more; of the axis before the channels for ``"shared_table"``, (B, M, C), and for a ``"shared"`` one that gives every
+        block terms of its own, (B, M, C) or more. ``shift_msa``, ``scale_msa``, ``gate_msa``, ``shift_mlp``, ``scale_mlp``,
+        ``gate_mlp`` or some of them, as the model orders them; those of text tokens that stand between begin with ``text_``.
     argument : str
         Argument that carries it into the block; empty for ``"per_block"``.
     table : str

@@ -23,7 +23,7 @@ def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor
     ----------
     modulation : Modulation
     raw : tensor
-        The projection's output, (B, M · C) or more, or for a table (B, M, C).
+        The projection's output, (B, M · C) or more, or with an axis of its own for the terms, (B, M, C) or more.
     table : tensor or None
         The block's own part, where it has one.
     channels : int
@@ -36,6 +36,8 @@ def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor
     terms = len(modulation.terms)
     if table is not None:
         return table.reshape(1, terms, channels) + raw.float()
+    if raw.ndim > 2 and raw.shape[-1] == channels:
+        return raw[:, :terms]
     return raw[:, : terms * channels].unflatten(-1, (terms, channels))
 
 
@@ -63,7 +65,7 @@ def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, wh
         C.
     """
     names = (*modulation.terms, *modulation.beyond)
-    axis, width = (-2, 1) if modulation.kind == "shared_table" else (-1, channels)
+    axis, width = (-2, 1) if modulation.kind == "shared_table" or own.shape[-1] == channels else (-1, channels)
     result = own.clone()
     for index, name in enumerate(names[: own.shape[axis] // width]):
         if name.startswith(PARTS[what]):

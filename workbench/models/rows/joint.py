@@ -1,4 +1,4 @@
-"""Image models in which text and image tokens attend to each other as one sequence (MMDiT and its kin)."""
+"""Image models in which text and image tokens attend to each other as one sequence: SD3, and FLUX and its kin."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from workbench.models.rows.terms import SIX
 
 _MODELS = "diffusers.models.transformers."
 
+_BATCHED = Guidance(batched=True, rows=("uncond", "cond"))
+_TWO = Guidance(batched=False, rows=("cond", "uncond"))
+_TWO_NAMED = Guidance(batched=False, rows=("cond", "uncond"), named=True)
+
+#: 2 × 2 latents a token, packed by the pipeline.
+_PACKED = Latents("BNC", grid="ids", source="img_ids")
+_SIX = Modulation("per_block", "norm1.linear", SIX)
+#: One shift, scale and gate, of attention and feed-forward together (and of the text tokens as well).
+_THREE = Modulation("per_block", "norm.linear", SIX[:3])
+#: Text and image as one sequence inside, taken apart again before the block returns.
+_DOUBLE_THEN_SINGLE = (
+    Stack("transformer_blocks", hidden_output=1),
+    Stack("single_transformer_blocks", hidden_output=1, modulation=_THREE),
+)
+
 SD3 = Layout(
     family="sd3",
     title="SD3 / SD3.5",
@@ -18,10 +33,26 @@ SD3 = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_text_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX, beyond=("shift_msa2", "scale_msa2", "gate_msa2")),
-    pipelines=(Pipeline("StableDiffusion3Pipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+    pipelines=(Pipeline("StableDiffusion3Pipeline", _BATCHED),),
 )
 
-_KLEIN = Guidance(batched=False, rows=("cond", "uncond"), named=True)
+FLUX = Layout(
+    family="flux",
+    title="FLUX.1",
+    transformer=f"{_MODELS}transformer_flux.FluxTransformer2DModel",
+    stacks=_DOUBLE_THEN_SINGLE,
+    latents=_PACKED,
+    timestep=Timestep(scale=0.001, embedding="time_text_embed"),
+    modulation=_SIX,
+    pipelines=(
+        # A second call, if a negative prompt is given as well, on top of the scale that goes in as an embedding.
+        Pipeline(
+            "FluxPipeline",
+            Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True),
+            scale="guidance_scale",
+        ),
+    ),
+)
 
 FLUX2 = Layout(
     family="flux2",
@@ -42,11 +73,80 @@ FLUX2 = Layout(
     modulation=Modulation("shared", "double_stream_modulation_img", SIX, argument="temb_mod_img"),
     pipelines=(
         Pipeline("Flux2Pipeline", None, scale="guidance_scale"),
-        Pipeline("Flux2KleinPipeline", _KLEIN),
+        Pipeline("Flux2KleinPipeline", _TWO_NAMED),
     ),
 )
 
-ROWS: tuple[Layout, ...] = (SD3, FLUX2)
+AURAFLOW = Layout(
+    family="auraflow",
+    title="AuraFlow",
+    transformer=f"{_MODELS}auraflow_transformer_2d.AuraFlowTransformer2DModel",
+    stacks=(
+        Stack("joint_transformer_blocks", hidden_output=1),
+        # Eight register tokens and the text stand before the image.
+        Stack("single_transformer_blocks", hidden_output=None, image="last"),
+    ),
+    latents=Latents("BCHW"),
+    timestep=Timestep(scale=0.001, embedding="time_step_proj"),
+    modulation=_SIX,
+    pipelines=(Pipeline("AuraFlowPipeline", Guidance(True, ("uncond", "cond"), flag="do_classifier_free_guidance")),),
+)
+
+CHROMA = Layout(
+    family="chroma",
+    title="Chroma",
+    transformer=f"{_MODELS}transformer_chroma.ChromaTransformer2DModel",
+    stacks=(
+        Stack("transformer_blocks", hidden_output=1),
+        Stack(
+            "single_transformer_blocks",
+            hidden_output=None,
+            image="last",
+            modulation=Modulation("shared", "distilled_guidance_layer", SIX[:3], argument="temb"),
+        ),
+    ),
+    latents=_PACKED,
+    # What is embedded is the timestep with the number of each term of each block: there is no one embedding.
+    timestep=Timestep(scale=0.001),
+    # A network gives every block terms of its own: (B, 12, C), six of the image before six of the text.
+    modulation=Modulation("shared", "distilled_guidance_layer", SIX, argument="temb"),
+    pipelines=(Pipeline("ChromaPipeline", _TWO),),
+)
+
+LONGCAT = Layout(
+    family="longcat-image",
+    title="LongCat-Image",
+    transformer=f"{_MODELS}transformer_longcat_image.LongCatImageTransformer2DModel",
+    stacks=_DOUBLE_THEN_SINGLE,
+    latents=_PACKED,
+    timestep=Timestep(scale=0.001, embedding="time_embed"),
+    modulation=_SIX,
+    pipelines=(
+        Pipeline(
+            "LongCatImagePipeline",
+            Guidance(
+                batched=False,
+                rows=("cond", "uncond"),
+                linear=False,
+                named=True,
+                why="every token of the result is scaled down to the conditional prediction's norm (enable_cfg_renorm)",
+            ),
+        ),
+    ),
+)
+
+OVIS = Layout(
+    family="ovis-image",
+    title="Ovis-Image",
+    transformer=f"{_MODELS}transformer_ovis_image.OvisImageTransformer2DModel",
+    stacks=_DOUBLE_THEN_SINGLE,
+    latents=_PACKED,
+    timestep=Timestep(scale=0.001, embedding="timestep_embedder"),
+    modulation=_SIX,
+    pipelines=(Pipeline("OvisImagePipeline", _TWO_NAMED),),
+)
+
+ROWS: tuple[Layout, ...] = (SD3, FLUX, FLUX2, AURAFLOW, CHROMA, LONGCAT, OVIS)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

@@ -75,9 +75,10 @@ def _watch(transformer: torch.nn.Module, layout: Layout, calls: list[Seen], hand
         if modulation.kind == "per_block":
 
             def projected(module: Any, args: Any, output: Any, path: str = path) -> None:
-                calls[-1].conditioning[path] = output.detach().clone()
+                seen = calls[-1].conditioning
+                seen[path] = torch.cat([seen[path], output], dim=-1) if path in seen else output.detach().clone()
 
-            handles.append(block.get_submodule(modulation.module).register_forward_hook(projected))
+            handles += [block.get_submodule(name).register_forward_hook(projected) for name in modulation.modules]
     if layout.timestep.embedding:
 
         def embedded(module: Any, args: Any, output: Any) -> None:

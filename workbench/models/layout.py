@@ -54,7 +54,8 @@ class Modulation:
         ``"none"``: none of these; `why` says how the timestep comes in. Then no modulation is recorded, and the causal
         analysis of the timestep embedding refuses the model.
     module : str
-        Path of the projection: in the block for ``"per_block"``, else in the transformer.
+        Path of the projection: in the block for ``"per_block"``, else in the transformer. Two paths, separated by a space,
+        where attention and feed-forward have one each, in order of execution: their outputs count as one after the other.
     terms : tuple of str
         Names of the parts, in order: of the projection's last axis for ``"per_block"`` and ``"shared"``, (B, M · C) or
         more; of the axis before the channels for ``"shared_table"``, (B, M, C), and for a ``"shared"`` one that gives every
@@ -77,6 +78,16 @@ class Modulation:
     table: str = ""
     beyond: tuple[str, ...] = ()
     why: str = ""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of the projections, in order of execution."""
+        return tuple(self.module.split())
+
+    @property
+    def image_terms(self) -> tuple[str, ...]:
+        """Those of `terms` that are of the image tokens."""
+        return tuple(term for term in self.terms if not term.startswith("text_"))
 
 
 @dataclass(frozen=True)
@@ -313,8 +324,8 @@ class Layout:
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of all parts of the modulation that any stack has, the layout's own first."""
-        stacks = [self.modulation_of(stack).terms for stack in self.stacks]
-        return tuple(dict.fromkeys(term for terms in (self.modulation.terms, *stacks) for term in terms))
+        stacks = [self.modulation_of(stack).image_terms for stack in self.stacks]
+        return tuple(dict.fromkeys(term for terms in (self.modulation.image_terms, *stacks) for term in terms))
 
     @property
     def is_video(self) -> bool:

@@ -17,7 +17,7 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor | None, channels: int) -> torch.Tensor:
-    """Shift, scale and gate as the block uses them.
+    """Shift, scale and gate of the image tokens as the block uses them.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ def in_terms(modulation: torch.Tensor, terms: tuple[str, ...], all_terms: tuple[
     return full
 
 
-def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, what: str, channels: int) -> torch.Tensor:
+def exchanged(
+    modulation: Modulation, own: torch.Tensor, other: torch.Tensor, what: str, channels: int, start: int = 0
+) -> torch.Tensor:
     """A projection's output with some parts taken from another.
 
     Parameters
@@ -63,8 +65,10 @@ def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, wh
     what : {"gate", "shift_scale", "modulation"}
     channels : int
         C.
+    start : int
+        How many terms other projections of the block gave before this one.
     """
-    names = (*modulation.terms, *modulation.beyond)
+    names = (*modulation.terms, *modulation.beyond)[start:]
     axis, width = (-2, 1) if modulation.kind == "shared_table" or own.shape[-1] == channels else (-1, channels)
     result = own.clone()
     for index, name in enumerate(names[: own.shape[axis] // width]):

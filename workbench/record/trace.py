@@ -105,17 +105,15 @@ class TracedTransformer(StandIn):
             self.on_state("input", h, None)
             channels = h.shape[-1]
             for block in blocks:
-                raw = block.conditioning()
+                exchange = self.exchange if self.exchange is not None and self.exchange.block == block.path else None
+                own, raw = block.conditioning(exchange, channels)
                 if block.path in self.keep:
-                    self.raw[block.path] = raw.detach().clone()
-                if self.exchange is not None and self.exchange.block == block.path:
-                    raw = exchanged(block.modulation, raw, self.exchange.raw, self.exchange.what, channels)
-                    block.set_conditioning(raw)
+                    self.raw[block.path] = own.detach().clone()
                 modulation = None
                 if raw is not None:
                     raw = one_a_row(of_tokens(raw, denoised, timestep), call.rows, 2)
                     modulation = modulation_of(block.modulation, raw, block.table, channels)
-                    modulation = in_terms(modulation, block.modulation.terms, terms)
+                    modulation = in_terms(modulation, block.modulation.image_terms, terms)
                 self.on_state(block.path, block.leaving(call), modulation)
             self.on_done()
             result = tracer.result.save()
@@ -130,27 +128,42 @@ class _Block:
         self.envoy = traced.get(path)
         names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
         self.hidden = stack.argument, names.index(stack.argument)
-        self.projection: Any = None
+        self.projections: list[Any] = []
         self.argument = "", 0
         if self.modulation.argument:
             self.argument = self.modulation.argument, names.index(self.modulation.argument)
         elif self.modulation.kind == "per_block":
-            self.projection = traced.get(f"{path}.{self.modulation.module}")
+            self.projections = [traced.get(f"{path}.{module}") for module in self.modulation.modules]
         self.table = module.get_parameter(self.modulation.table) if self.modulation.table else None
 
     def entering(self, call: TransformerCall) -> torch.Tensor:
         return call.tokens(self.stack).read(_argument(self.envoy.inputs, *self.hidden), entering=True)
 
-    def conditioning(self) -> Any:
-        """What the modulation is made of: the projection's output, or the argument; None where there is none."""
-        if self.projection is not None:
-            return self.projection.output
-        return _argument(self.envoy.inputs, *self.argument) if self.modulation.argument else None
+    def conditioning(self, exchange: Exchange | None, channels: int) -> tuple[Any, Any]:
+        """What the modulation is made of, as it is and as the block is made to use it; None where there is none.
 
-    def set_conditioning(self, raw: torch.Tensor) -> None:
-        if self.projection is not None:
-            self.projection.output = raw
-            return
+        That is the projections' output, one after the other, or the argument.
+        """
+        if not self.projections:
+            raw = _argument(self.envoy.inputs, *self.argument) if self.modulation.argument else None
+            if exchange is None:
+                return raw, raw
+            new = exchanged(self.modulation, raw, exchange.raw, exchange.what, channels)
+            self._set_argument(new)
+            return raw, new
+        found, used, start = [], [], 0
+        for projection in self.projections:
+            raw = projection.output
+            found.append(raw)
+            if exchange is not None:
+                other = exchange.raw.narrow(-1, start, raw.shape[-1])
+                raw = exchanged(self.modulation, raw, other, exchange.what, channels, start // channels)
+                projection.output = raw
+            used.append(raw)
+            start += raw.shape[-1]
+        return (found[0], used[0]) if len(found) == 1 else (torch.cat(found, dim=-1), torch.cat(used, dim=-1))
+
+    def _set_argument(self, raw: torch.Tensor) -> None:
         args, kwargs = self.envoy.inputs
         name, position = self.argument
         if name in kwargs:

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import torch
 
-from tests.families.base import Arguments, Call, Family, embeddings
+from tests.families.base import Arguments, Family, embeddings
 from tests.families.image_plain import GUIDED, MODELS, PLAIN, SIZES, TEXT, assembled, masked, whole
 from tests.families.parts import redrawn, seeded, words
 

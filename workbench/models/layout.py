@@ -260,6 +260,9 @@ class Timestep:
         Module whose output is ``temb``, the embedding that the modulation is computed from; empty if there is no single one.
     output : int or None
         Which element of that module's output; None if the output is that tensor itself.
+    clean_rows: bool
+        True if the embedding, and what is projected from it, may have more rows than the batch: the first B are the batch's,
+        the others those of timestep 0, for tokens that are not denoised (text, reference images).
     """
 
     argument: str = "timestep"
@@ -267,6 +270,7 @@ class Timestep:
     offset: float = 0.0
     embedding: str = ""
     output: int | None = None
+    clean_rows: bool = False
 
 
 @dataclass(frozen=True)

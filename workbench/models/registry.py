@@ -31,6 +31,8 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
                 f"{type(model).__name__} denoises with a UNet, not with a transformer; the workbench needs a diffusion "
                 f"transformer of one of these families: {known_families()}."
             )
+    # While a pipeline is recorded, a stand-in has the transformer's place.
+    transformer = getattr(transformer, "stands_for", transformer)
     name = f"{type(transformer).__module__}.{type(transformer).__name__}"
     if name in REFUSED:
         raise UnsupportedModelError(
@@ -48,14 +50,14 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
 
 
 def pipeline_of(pipe: Any, layout: Layout) -> Pipeline:
-    """The row's entry for a pipeline's class.
+    """The row's entry for a pipeline's class, or for the one that it is derived from.
 
     Raises
     ------
     UnsupportedModelError
         If it has none.
     """
-    entry = layout.pipeline(type(pipe).__name__)
+    entry = next(filter(None, (layout.pipeline(kind.__name__) for kind in type(pipe).__mro__)), None)
     if entry is None:
         known = ", ".join(pipeline.name for pipeline in layout.pipelines)
         raise UnsupportedModelError(

@@ -30,7 +30,7 @@ class StandIn(torch.nn.Module):
     def __init__(self, net: torch.nn.Module, layout: Layout) -> None:
         super().__init__()
         # Not registered as a submodule: the stand-in must not own the net, which goes back to the pipeline.
-        self.__dict__["net"] = net
+        self.__dict__["net"] = self.__dict__["stands_for"] = net
         self.layout = layout
         self.context: str | None = None
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.models.layout import Layout
-from workbench.models.rows import image, joint, video_other, video_wan
+from workbench.models.rows import image, joint, video_cog, video_other, video_wan
 
-FAMILIES: tuple[Layout, ...] = (*joint.ROWS, *image.ROWS, *video_wan.ROWS, *video_other.ROWS)
+FAMILIES: tuple[Layout, ...] = (*joint.ROWS, *joint_more.ROWS, *image.ROWS, *video_wan.ROWS, *video_cog.ROWS, *video_other.ROWS)
 
 #: Transformer class → why it is refused.
 REFUSED: Mapping[str, str] = MappingProxyType(
-    {**joint.REFUSED, **image.REFUSED, **video_wan.REFUSED, **video_other.REFUSED}
+    {**joint.REFUSED, **joint_more.REFUSED, **image.REFUSED, **video_wan.REFUSED, **video_cog.REFUSED, **video_other.REFUSED}
 )

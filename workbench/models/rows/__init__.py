@@ -6,11 +6,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.models.layout import Layout
-from workbench.models.rows import image, joint, video_cog, video_other, video_wan
+from workbench.models.rows import (
+    image,
+    joint,
+    joint_more,
+    video_cog,
+    video_other,
+    video_wan,
+)
 
-FAMILIES: tuple[Layout, ...] = (*joint.ROWS, *joint_more.ROWS, *image.ROWS, *video_wan.ROWS, *video_cog.ROWS, *video_other.ROWS)
+_MODULES = (
+    joint,
+    joint_more,
+    image,
+    video_wan,
+    video_cog,
+    video_other,
+)
+
+FAMILIES: tuple[Layout, ...] = tuple(row for module in _MODULES for row in module.ROWS)
 
 #: Transformer class → why it is refused.
-REFUSED: Mapping[str, str] = MappingProxyType(
-    {**joint.REFUSED, **joint_more.REFUSED, **image.REFUSED, **video_wan.REFUSED, **video_cog.REFUSED, **video_other.REFUSED}
-)
+REFUSED: Mapping[str, str] = MappingProxyType({name: why for module in _MODULES for name, why in module.REFUSED.items()})

@@ -1,0 +1,103 @@
+"""Further image models in which text and image tokens attend to each other as one sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
+from workbench.models.rows.terms import SIX
+
+_MODELS = "diffusers.models.transformers."
+
+#: Every term of the image is followed by the text's.
+_ALTERNATING = tuple(name for term in SIX for name in (term, f"text_{term}"))
+
+QWEN = Layout(
+    family="qwen-image",
+    title="Qwen-Image",
+    transformer=f"{_MODELS}transformer_qwenimage.QwenImageTransformer2DModel",
+    stacks=(Stack("transformer_blocks", hidden_output=1),),
+    latents=Latents("BNC", grid="shapes", source="img_shapes"),
+    # With zero_cond_t the embeddings of timestep 0 follow, for the tokens of reference images.
+    timestep=Timestep(scale=0.001, embedding="time_text_embed", clean_rows=True),
+    modulation=Modulation("per_block", "img_mod", SIX),
+    pipelines=(
+        Pipeline(
+            "QwenImagePipeline",
+            Guidance(
+                batched=False,
+                rows=("cond", "uncond"),
+                linear=False,
+                scale="true_cfg_scale",
+                flag="do_true_cfg",
+                named=True,
+                why="every token of the result is brought to the conditional prediction's norm",
+            ),
+            scale="guidance_scale",
+        ),
+    ),
+)
+
+QWEN21 = Layout(
+    family="qwen-image-2.1",
+    title="Qwen-Image 2.1",
+    transformer=f"{_MODELS}transformer_qwenimage21.QwenImage21Transformer2DModel",
+    # Text, then image; the image alone in the calls for which the text's keys and values are remembered.
+    stacks=(Stack("transformer_blocks", hidden_output=None, image="last"),),
+    latents=Latents("BNC", grid="shapes", source="img_shapes"),
+    # The last row is that of timestep 0, for the text.
+    timestep=Timestep(scale=0.001, embedding="time_text_embed", clean_rows=True),
+    # The gates go through tanh in the block.
+    modulation=Modulation(
+        "shared", "modulation", ("scale_msa", "gate_msa", "scale_mlp", "gate_mlp"), argument="modulation"
+    ),
+    pipelines=(
+        Pipeline(
+            "QwenImage21Pipeline",
+            Guidance(
+                batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True
+            ),
+        ),
+    ),
+)
+
+COGVIEW4 = Layout(
+    family="cogview4",
+    title="CogView4",
+    transformer=f"{_MODELS}transformer_cogview4.CogView4Transformer2DModel",
+    stacks=(Stack("transformer_blocks", hidden_output=0),),
+    latents=Latents("BCHW"),
+    # Of the timestep and the sizes; SiLU follows.
+    timestep=Timestep(embedding="time_condition_embed"),
+    modulation=Modulation("per_block", "norm1.linear", _ALTERNATING),
+    pipelines=(Pipeline("CogView4Pipeline", Guidance(batched=False, rows=("cond", "uncond"), named=True)),),
+)
+
+COGVIEW3_PLUS = Layout(
+    family="cogview3-plus",
+    title="CogView3+",
+    transformer=f"{_MODELS}transformer_cogview3plus.CogView3PlusTransformer2DModel",
+    stacks=(Stack("transformer_blocks", hidden_output=0),),
+    latents=Latents("BCHW"),
+    timestep=Timestep(embedding="time_condition_embed"),
+    # The text's six follow.
+    modulation=Modulation("per_block", "norm1.linear", SIX),
+    pipelines=(Pipeline("CogView3PlusPipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+)
+
+GLM = Layout(
+    family="glm-image",
+    title="GLM-Image",
+    transformer=f"{_MODELS}transformer_glm_image.GlmImageTransformer2DModel",
+    stacks=(Stack("transformer_blocks", hidden_output=0),),
+    latents=Latents("BCHW"),
+    timestep=Timestep(offset=-1.0, embedding="time_condition_embed"),
+    modulation=Modulation("per_block", "norm1.linear", _ALTERNATING),
+    pipelines=(Pipeline("GlmImagePipeline", Guidance(batched=False, rows=("cond", "uncond"))),),
+)
+
+ROWS: tuple[Layout, ...] = (QWEN, QWEN21, COGVIEW4, COGVIEW3_PLUS, GLM)
+
+#: Class → why it has no row.
+REFUSED: Mapping[str, str] = MappingProxyType({})

@@ -148,6 +148,8 @@ def _faults(family: Family, layout: Layout, pipe: Any, call: Call, seen: list[Se
         due = layout.timestep.offset + layout.timestep.scale * float(times[i // per_step])
         if not torch.isclose(torch.as_tensor(given).double().amax(), torch.tensor(due).double(), rtol=1e-4, atol=1e-6):
             yield f"call {i} has timestep {given}, the row says {due}"
+        if layout.timestep.clean_rows and one.temb is not None:
+            one.temb = one.temb[:rows]
         if layout.timestep.embedding and (one.temb is None or one.temb.shape[0] not in (rows, rows * grid[0])):
             yield f"temb {None if one.temb is None else tuple(one.temb.shape)} for {rows} rows"
         for path, (stack, block) in blocks.items():

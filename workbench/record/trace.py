@@ -99,7 +99,7 @@ class TracedTransformer(StandIn):
                 temb = embedding.output
                 if self.layout.timestep.output is not None:
                     temb = temb[self.layout.timestep.output]
-                temb = one_a_row(of_tokens(temb, denoised, timestep), call.rows)
+                temb = one_a_row(of_tokens(self._of_batch(temb, call), denoised, timestep), call.rows)
             self.on_call(call, temb, self.context)
             h = blocks[0].entering(call)
             self.on_state("input", h, None)
@@ -111,13 +111,17 @@ class TracedTransformer(StandIn):
                     self.raw[block.path] = own.detach().clone()
                 modulation = None
                 if raw is not None:
-                    raw = one_a_row(of_tokens(raw, denoised, timestep), call.rows, 2)
+                    raw = one_a_row(of_tokens(self._of_batch(raw, call), denoised, timestep), call.rows, 2)
                     modulation = modulation_of(block.modulation, raw, block.table, channels)
                     modulation = in_terms(modulation, block.modulation.image_terms, terms)
                 self.on_state(block.path, block.leaving(call), modulation)
             self.on_done()
             result = tracer.result.save()
         return result  # noqa: RET504 (inside the block nothing is returned: the block is nnsight's)
+
+    def _of_batch(self, value: torch.Tensor, call: TransformerCall) -> torch.Tensor:
+        """Without the rows of timestep 0 that may follow the batch's."""
+        return value[: call.rows] if self.layout.timestep.clean_rows else value
 
 
 class _Block:

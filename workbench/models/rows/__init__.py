@@ -6,25 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.models.layout import Layout
-from workbench.models.rows import (
-    image,
-    joint,
-    joint_more,
-    video_cog,
-    video_other,
-    video_wan,
-)
+from workbench.models.rows import image, joint, joint_more, video_cog, video_other, video_wan
 
-_MODULES = (
-    joint,
-    joint_more,
-    image,
-    video_wan,
-    video_cog,
-    video_other,
-)
+_MODULES = (joint, joint_more, image, video_wan, video_cog, video_other)
 
 FAMILIES: tuple[Layout, ...] = tuple(row for module in _MODULES for row in module.ROWS)
 
 #: Transformer class → why it is refused.
-REFUSED: Mapping[str, str] = MappingProxyType({name: why for module in _MODULES for name, why in module.REFUSED.items()})
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {name: why for module in _MODULES for name, why in module.REFUSED.items()}
+)

@@ -55,9 +55,7 @@ QWEN21 = Layout(
     pipelines=(
         Pipeline(
             "QwenImage21Pipeline",
-            Guidance(
-                batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True
-            ),
+            Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True),
         ),
     ),
 )

@@ -141,7 +141,8 @@ class Guidance:
     scale : str
         The pipeline's argument that s is.
     flag : str
-        Attribute of the pipeline, or local variable of its ``__call__``, that is true while there are several branches.
+        Attribute of the pipeline, or local variable of its ``__call__``, that is true while there are several branches;
+        empty for a pipeline that has none and runs them where `scale` is above 1.
     named : bool
         True if every call of its own is made in ``cache_context(branch)``.
     why : str

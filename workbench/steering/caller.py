@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from workbench.errors import UnsupportedModelError
+from workbench.models.layout import Guidance
 
 _ABSENT = object()
 
@@ -47,6 +48,13 @@ def value_of(pipe: Any, name: str) -> Any:
             "Is this the diffusers that the workbench was made for (0.42)?"
         )
     return frame.f_locals[name]
+
+
+def branched(pipe: Any, guidance: Guidance | None) -> bool:
+    """Tell whether the call under way runs several branches."""
+    if guidance is None:
+        return False
+    return bool(value_of(pipe, guidance.flag)) if guidance.flag else bool(value_of(pipe, guidance.scale) > 1)
 
 
 def _frame(pipe: Any) -> FrameType | None:

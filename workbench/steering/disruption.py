@@ -26,7 +26,7 @@ from workbench.models import guidance_of, layout_for
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.models.tokens import Tokens
-from workbench.steering.caller import value_of
+from workbench.steering.caller import branched
 from workbench.steering.control_channels import KINDS
 from workbench.steering.edits import edit_channels
 from workbench.steering.schedule import place
@@ -260,7 +260,7 @@ class _Running:
 
     def _batched(self) -> bool:
         """Whether the rows of a call are several branches of each sample."""
-        return self.guidance is not None and self.guidance.batched and bool(value_of(self.pipe, self.guidance.flag))
+        return self.guidance is not None and self.guidance.batched and branched(self.pipe, self.guidance)
 
     def change(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before block m: change the image-token state."""

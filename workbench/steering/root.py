@@ -13,7 +13,7 @@ from workbench.models import guidance_of
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.steering.base import Spec
-from workbench.steering.caller import called_by, value_of
+from workbench.steering.caller import branched, called_by
 
 
 @dataclasses.dataclass
@@ -76,7 +76,7 @@ class TransformerHook(ModelHook):
     def branches(self) -> tuple[str, ...]:
         """Branches of a step, in the order of the batch's rows or of the calls."""
         guidance = self.guidance
-        return ("cond",) if guidance is None or not value_of(self.pipe, guidance.flag) else guidance.rows
+        return guidance.rows if guidance is not None and branched(self.pipe, guidance) else ("cond",)
 
     def branch(self, call: TransformerCall) -> str:
         """Name of the branch that this call is, where each branch is a call of its own; to be asked once a call."""

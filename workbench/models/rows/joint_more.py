@@ -10,6 +10,11 @@ from workbench.models.rows.terms import SIX
 
 _MODELS = "diffusers.models.transformers."
 
+#: Packed by the pipeline.
+_PACKED = Latents("BNC", grid="ids", source="img_ids")
+_SIX = Modulation("per_block", "norm1.linear", SIX)
+#: One shift, scale and gate, of attention and feed-forward together (and of the text tokens as well).
+_THREE = Modulation("per_block", "norm.linear", SIX[:3])
 #: Every term of the image is followed by the text's.
 _ALTERNATING = tuple(name for term in SIX for name in (term, f"text_{term}"))
 
@@ -95,7 +100,85 @@ GLM = Layout(
     pipelines=(Pipeline("GlmImagePipeline", Guidance(batched=False, rows=("cond", "uncond"))),),
 )
 
-ROWS: tuple[Layout, ...] = (QWEN, QWEN21, COGVIEW4, COGVIEW3_PLUS, GLM)
+HIDREAM = Layout(
+    family="hidream",
+    title="HiDream-I1",
+    transformer=f"{_MODELS}transformer_hidream_image.HiDreamImageTransformer2DModel",
+    stacks=(
+        # Tokens of an image that is not square are padded to a fixed number; in the single blocks the text comes after that.
+        Stack("double_stream_blocks", hidden_output=0, image="first"),
+        Stack("single_stream_blocks", hidden_output=None, image="first"),
+    ),
+    latents=Latents("BCHW"),
+    # The pooled text is embedded beside it, and the sum is what the blocks are given.
+    timestep=Timestep(argument="timesteps", embedding="t_embedder"),
+    modulation=Modulation("per_block", "block.adaLN_modulation", SIX),
+    pipelines=(Pipeline("HiDreamImagePipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+    handed_on=False,
+)
+
+HUNYUAN_IMAGE = Layout(
+    family="hunyuan-image",
+    title="HunyuanImage 2.1",
+    transformer=f"{_MODELS}transformer_hunyuanimage.HunyuanImageTransformer2DModel",
+    stacks=(
+        Stack("transformer_blocks", hidden_output=0),
+        Stack("single_transformer_blocks", hidden_output=0, modulation=_THREE),
+    ),
+    latents=Latents("BCHW", patch=("1", "patch_size.0", "patch_size.1")),
+    timestep=Timestep(embedding="time_guidance_embed"),
+    modulation=_SIX,
+    pipelines=(
+        Pipeline(
+            "HunyuanImagePipeline",
+            Guidance(
+                batched=False,
+                rows=("cond", "uncond"),
+                linear=False,
+                scale="",
+                named=True,
+                why="the pipeline's guider combines the predictions; the one it comes with projects them "
+                "(AdaptiveProjectedMixGuidance)",
+            ),
+            scale="distilled_guidance_scale",
+        ),
+    ),
+)
+
+BRIA = Layout(
+    family="bria",
+    title="Bria 3",
+    transformer=f"{_MODELS}transformer_bria.BriaTransformer2DModel",
+    stacks=(
+        Stack("transformer_blocks", hidden_output=1),
+        Stack("single_transformer_blocks", hidden_output=1, modulation=_THREE),
+    ),
+    latents=_PACKED,
+    timestep=Timestep(embedding="time_embed"),
+    modulation=_SIX,
+    pipelines=(Pipeline("BriaPipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+)
+
+BRIA_FIBO = Layout(
+    family="bria-fibo",
+    title="Bria FIBO",
+    transformer=f"{_MODELS}transformer_bria_fibo.BriaFiboTransformer2DModel",
+    stacks=(
+        Stack("transformer_blocks", hidden_output=1),
+        Stack("single_transformer_blocks", hidden_output=None, image="last", modulation=_THREE),
+    ),
+    latents=_PACKED,
+    timestep=Timestep(embedding="time_embed"),
+    modulation=_SIX,
+    pipelines=(
+        # It has no name for what the scale says; these are None without a second branch.
+        Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag="negative_prompt_layers")),
+    ),
+    # Before every block, half of the channels of the text tokens are taken from another layer of the text encoder.
+    handed_on=False,
+)
+
+ROWS: tuple[Layout, ...] = (QWEN, QWEN21, COGVIEW4, COGVIEW3_PLUS, GLM, HIDREAM, HUNYUAN_IMAGE, BRIA, BRIA_FIBO)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

@@ -1,0 +1,109 @@
+"""Kandinsky 5: text to video and text to image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    Kandinsky5T2IPipeline,
+    Kandinsky5T2VPipeline,
+    Kandinsky5Transformer3DModel,
+)
+
+from tests.families.base import Arguments, Call, Family
+from tests.families.parts import hunyuan_vae, image_vae, redrawn, rows, seeded
+
+TEXT, POOLED, CHANNELS = 12, 8, 4
+
+
+def transformer() -> Kandinsky5Transformer3DModel:
+    """One block for the text and three for the video, of width 16; the modulations, made as zeros, drawn."""
+    model = Kandinsky5Transformer3DModel(
+        in_visual_dim=CHANNELS,
+        out_visual_dim=CHANNELS,
+        in_text_dim=TEXT,
+        in_text_dim2=POOLED,
+        time_dim=16,
+        model_dim=16,
+        ff_dim=24,
+        num_text_blocks=1,
+        num_visual_blocks=3,
+        axes_dims=(2, 2, 4),
+    )
+    return redrawn(model).eval()
+
+
+def build_video() -> Any:
+    """The video pipeline without its text encoders."""
+    return _pipeline(Kandinsky5T2VPipeline, seeded(hunyuan_vae).eval())
+
+
+def build_image() -> Any:
+    """The image pipeline without its text encoders; it rounds every size to one of its list, which is smaller here."""
+    pipe = _pipeline(Kandinsky5T2IPipeline, seeded(image_vae).eval())
+    pipe.resolutions = [(48, 32), (16, 80)]
+    return pipe
+
+
+def _pipeline(kind: Any, vae: torch.nn.Module) -> Any:
+    pipe = kind(
+        transformer=seeded(transformer),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def encode(prompts: Sequence[str]) -> Arguments:
+    """Embeddings of a Qwen and of a CLIP and the places where texts begin, for the prompts and for the empty prompt."""
+    arguments: Arguments = {}
+    for name, texts in (("", prompts), ("negative_", [""] * len(prompts))):
+        arguments[f"{name}prompt_embeds_qwen"] = rows(texts, 5, TEXT)
+        arguments[f"{name}prompt_embeds_clip"] = rows(texts, POOLED, seed=8)
+        arguments[f"{name}prompt_cu_seqlens"] = 5 * torch.arange(len(texts) + 1)
+    return arguments
+
+
+def state(output: torch.Tensor, _: Arguments) -> torch.Tensor:
+    """All of it: text comes in by cross-attention."""
+    return output
+
+
+def _family(name: str, build: Any, calls: Sequence[Call], remark: str = "") -> Family:
+    return Family(
+        name=name,
+        transformer="diffusers.models.transformers.transformer_kandinsky.Kandinsky5Transformer3DModel",
+        build=build,
+        encode=encode,
+        image={"visual_transformer_blocks": state},
+        calls=calls,
+        guided={"guidance_scale": 3.0},
+        plain={"guidance_scale": 1.0},
+        calls_per_step=(2, 1),
+        rows=("cond", "uncond"),
+        combine=lambda cond, uncond, scale: uncond + scale * (cond - uncond),
+        remark=remark,
+    )
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family(
+        "kandinsky5",
+        build_video,
+        (
+            Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
+            Call({"height": 80, "width": 16, "num_frames": 9}, (3, 5, 1)),
+        ),
+    ),
+    _family(
+        "kandinsky5-t2i",
+        build_image,
+        (Call({"height": 32, "width": 48}, (1, 2, 3)), Call({"height": 80, "width": 16}, (1, 5, 1))),
+        "sizes are rounded to one of the pipeline's resolutions",
+    ),
+)

@@ -182,7 +182,8 @@ def test_a_model_that_is_not_as_its_layout_says_is_refused_with_the_shapes(tiny:
     row = layout_for(tiny)
     wrong = dataclasses.replace(row, latents=Latents("BCHW", patch=("1", "in_channels", "in_channels")))
     with pytest.raises(
-        UnsupportedModelError, match=r"shape \(2, 16, 32\), which does not hold one image token per cell of the grid \(1, 2, 2\)"
+        UnsupportedModelError,
+        match=r"shape \(2, 16, 32\), which does not hold one image token per cell of the grid \(1, 2, 2\)",
     ):
         prepare(tiny, wrong, make_settings(["dog"], [0], steps=2), encode)
 

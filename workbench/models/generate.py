@@ -72,7 +72,7 @@ def call_arguments(
         If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
-    entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True))
+    entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True), derived=True)
     scale = entry.guidance.scale if entry.guidance is not None else entry.scale
     return {
         **call_defaults(pipe),

@@ -49,15 +49,23 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
     )
 
 
-def pipeline_of(pipe: Any, layout: Layout) -> Pipeline:
-    """The row's entry for a pipeline's class, or for the one that it is derived from.
+def pipeline_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Pipeline:
+    """The row's entry for a pipeline's class.
+
+    Parameters
+    ----------
+    pipe, layout
+    derived : bool
+        True to take the entry of the class that the pipeline's is derived from, where it has none of its own. For what only
+        watches the calls, and counts them; a derived class may combine its branches otherwise.
 
     Raises
     ------
     UnsupportedModelError
         If it has none.
     """
-    entry = next(filter(None, (layout.pipeline(kind.__name__) for kind in type(pipe).__mro__)), None)
+    kinds = type(pipe).__mro__ if derived else (type(pipe),)
+    entry = next(filter(None, (layout.pipeline(kind.__name__) for kind in kinds)), None)
     if entry is None:
         known = ", ".join(pipeline.name for pipeline in layout.pipelines)
         raise UnsupportedModelError(
@@ -67,9 +75,9 @@ def pipeline_of(pipe: Any, layout: Layout) -> Pipeline:
     return entry
 
 
-def guidance_of(pipe: Any, layout: Layout) -> Guidance | None:
-    """How a pipeline runs its branches; None if it has none."""
-    return pipeline_of(pipe, layout).guidance
+def guidance_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Guidance | None:
+    """How a pipeline runs its branches, as `pipeline_of`; None if it has none."""
+    return pipeline_of(pipe, layout, derived=derived).guidance
 
 
 def known_families() -> str:

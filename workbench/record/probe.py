@@ -94,7 +94,7 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         If the image tokens of any block are not F · H · W, or the batch's rows are not branches × samples.
     """
     shape = Shape(terms=layout.terms)
-    guidance = guidance_of(pipe, layout)
+    guidance = guidance_of(pipe, layout, derived=True)
     batched = guidance is None or guidance.batched
     seen: dict[str, torch.Size] = {}
     batch = settings.samples[:1]  # the cheapest that shows every shape

@@ -17,9 +17,7 @@ _STACKS = (Stack("transformer_blocks", hidden_output=0),)
 
 _TEXT = tuple(f"text_{term}" for term in SIX)
 #: LayerNormZero before attention and again before the feed-forward, each for video and text tokens.
-_TWO_NORMS = Modulation(
-    "per_block", "norm1.linear norm2.linear", (*SIX[:3], *_TEXT[:3], *SIX[3:], *_TEXT[3:])
-)
+_TWO_NORMS = Modulation("per_block", "norm1.linear norm2.linear", (*SIX[:3], *_TEXT[:3], *SIX[3:], *_TEXT[3:]))
 
 # CogVideoX 1.5 makes a token of two latent frames (patch_size_t): where their number is odd, the pipeline puts one more in
 # front, and cuts it off afterwards, so half of token frame 0 is padding. With use_dynamic_cfg the scale differs from step to

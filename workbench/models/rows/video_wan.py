@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
@@ -33,7 +34,57 @@ WAN = Layout(
     causal_time=4,
 )
 
-ROWS: tuple[Layout, ...] = (WAN,)
+
+def _as_wan(family: str, title: str, transformer: str, *pipelines: Pipeline, handed_on: bool = True) -> Layout:
+    """Transformers made from Wan's, with the same blocks."""
+    return replace(
+        WAN,
+        family=family,
+        title=title,
+        transformer=_MODELS + transformer,
+        pipelines=pipelines,
+        handed_on=handed_on,
+    )
+
+
+# The control stream (vace_blocks, which run first) has no stack here: what it leaves is added to the video tokens outside
+# the blocks, after those of vace_layers.
+VACE = _as_wan(
+    "wan-vace",
+    "Wan-VACE",
+    "transformer_wan_vace.WanVACETransformer3DModel",
+    Pipeline("WanVACEPipeline", _TWO_NAMED, condition="control video"),
+    handed_on=False,
+)
+
+# Token frame 0 is the reference picture; the video's first frame is frame 1. After some blocks the face is attended to.
+ANIMATE = _as_wan(
+    "wan-animate",
+    "Wan-Animate",
+    "transformer_wan_animate.WanAnimateTransformer3DModel",
+    Pipeline("WanAnimatePipeline", _TWO_NAMED, condition="picture, poses and faces"),
+    handed_on=False,
+)
+
+# With temporal reasoning, the frames between the first and the last are dropped after some steps.
+CHRONOEDIT = _as_wan(
+    "chronoedit",
+    "ChronoEdit",
+    "transformer_chronoedit.ChronoEditTransformer3DModel",
+    Pipeline("ChronoEditPipeline", _TWO, condition="image"),
+)
+
+SKYREELS = _as_wan(
+    "skyreels-v2",
+    "SkyReels-V2",
+    "transformer_skyreels_v2.SkyReelsV2Transformer3DModel",
+    Pipeline("SkyReelsV2Pipeline", _TWO_NAMED),
+    Pipeline("SkyReelsV2ImageToVideoPipeline", _TWO_NAMED, condition="image"),
+    # A timestep a frame: (B, F).
+    Pipeline("SkyReelsV2DiffusionForcingPipeline", _TWO_NAMED),
+)
+
+ROWS: tuple[Layout, ...] = (WAN, VACE, ANIMATE, CHRONOEDIT, SKYREELS)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

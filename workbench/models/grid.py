@@ -27,15 +27,23 @@ def grid_of_call(layout: Layout, transformer: torch.nn.Module, arguments: Mappin
     Raises
     ------
     UnsupportedModelError
-        If the arguments hold more than the tokens of one grid (reference images, say), or no grid.
+        If the arguments hold more than the tokens of one grid (reference images, say), or no grid, or one with which the row
+        does not hold.
     """
+    for absent in layout.absent:
+        given = arguments.get(absent.argument)
+        if given is not None and len(given):
+            raise UnsupportedModelError(
+                f"The call's {absent.argument} is not supported for family {layout.family}: {absent.why}."
+            )
     latents = layout.latents
     if latents.grid == "latents":
         return _of_latents(latents, transformer, arguments[latents.argument])
     if latents.grid == "ids":
         return _of_ids(layout, arguments)
     if latents.grid == "shapes":
-        return _of_shapes(layout, arguments[latents.source])
+        shapes = arguments[latents.source]
+        return _of_shapes(layout, shapes[:1] if latents.source in layout.row_lists else shapes)
     frames, height, width = (int(arguments[name]) for name in latents.source.split())
     return _patched((frames, height, width), latents, transformer)
 
@@ -79,6 +87,8 @@ def _of_ids(layout: Layout, arguments: Mapping[str, Any]) -> Grid:
     latents = layout.latents
     places = arguments[latents.source]
     places = places.reshape(-1, *places.shape[-2:])[0]
+    if latents.axes == "BNC":
+        places = places[-arguments[latents.argument].shape[1] :]  # those of text may stand before
     counts = [1 if column < 0 else int(places[:, column].unique().numel()) for column in latents.columns]
     if counts[0] * counts[1] * counts[2] != len(places):
         raise UnsupportedModelError(

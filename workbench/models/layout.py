@@ -208,6 +208,21 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """An argument of the transformer with which the row does not hold.
+
+    Attributes
+    ----------
+    argument : str
+        Refused unless it is None or empty.
+    why : str
+    """
+
+    argument: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Latents:
     """How the transformer is given the latents, and how the token grid follows.
 
@@ -304,6 +319,7 @@ class Layout:
     row_lists : tuple of str
         Arguments of the transformer that are lists with one entry a row of the batch.
     limits : tuple of Limit
+    absent : tuple of Absent
     causal_time : int
         Pixel frames that a latent frame after the first stands for; 0 for images.
     first_alone : bool
@@ -323,6 +339,7 @@ class Layout:
     width: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
     row_lists: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
+    absent: tuple[Absent, ...] = ()
     causal_time: int = 0
     first_alone: bool = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
+from workbench.models.layout import Absent, Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
 from workbench.models.rows.terms import SIX
 
 _MODELS = "diffusers.models.transformers."
@@ -170,15 +170,51 @@ BRIA_FIBO = Layout(
     latents=_PACKED,
     timestep=Timestep(embedding="time_embed"),
     modulation=_SIX,
-    pipelines=(
-        # It has no name for what the scale says; these are None without a second branch.
-        Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag="negative_prompt_layers")),
-    ),
+    pipelines=(Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag="")),),
     # Before every block, half of the channels of the text tokens are taken from another layer of the text encoder.
     handed_on=False,
 )
 
-ROWS: tuple[Layout, ...] = (QWEN, QWEN21, COGVIEW4, COGVIEW3_PLUS, GLM, HIDREAM, HUNYUAN_IMAGE, BRIA, BRIA_FIBO)
+BRIA_FIBO2 = Layout(
+    family="bria-fibo2",
+    title="Bria FIBO 2",
+    transformer=f"{_MODELS}transformer_bria_fibo2.BriaFibo2Transformer2DModel",
+    stacks=(
+        Stack("noise_refiner", hidden_output=None, argument="x"),
+        # A gist of the text stands before the image.
+        Stack("layers", hidden_output=None, image="last", argument="x"),
+    ),
+    latents=Latents("BCHW"),
+    timestep=Timestep(scale=0.001),
+    modulation=Modulation(
+        "none",
+        why="every block calls its projection twice, with the embedding for the image and with that of timestep 0 for the text",
+    ),
+    pipelines=(Pipeline("BriaFibo2Pipeline", Guidance(batched=False, rows=("cond", "uncond"))),),
+    # Some layers attend to further features of the text.
+    handed_on=False,
+    absent=(
+        Absent(
+            "encoder_attention_mask",
+            "with prompts of different length in one batch the image may stand before the gist of the text, not after it; "
+            "run prompt by prompt",
+        ),
+        Absent("context_latents", "the tokens of reference images follow the image's"),
+    ),
+)
+
+ROWS: tuple[Layout, ...] = (
+    QWEN,
+    QWEN21,
+    COGVIEW4,
+    COGVIEW3_PLUS,
+    GLM,
+    HIDREAM,
+    HUNYUAN_IMAGE,
+    BRIA,
+    BRIA_FIBO,
+    BRIA_FIBO2,
+)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

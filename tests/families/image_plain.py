@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def pixart(pipeline: Any, sample_size: int) -> Any:
     return assembled(
         pipeline,
         transformer=transformer,
-        scheduler=diffusers.DPMSolverMultistepScheduler(),
+        scheduler=diffusers.DDIMScheduler(),
         vae=None,
         text_encoder=None,
         tokenizer=None,
@@ -178,13 +179,15 @@ def build_prx() -> Any:
             in_channels=4, context_in_dim=TEXT, hidden_size=16, num_heads=2, depth=3, axes_dim=[4, 4]
         ).eval()
     )
-    return assembled(
-        diffusers.PRXPipeline,
-        transformer=redrawn(transformer),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        text_encoder=None,
-        tokenizer=None,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what the pipeline itself is derived from
+        return assembled(
+            diffusers.PRXPipeline,
+            transformer=redrawn(transformer),
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+            text_encoder=None,
+            tokenizer=None,
+        )
 
 
 FAMILIES: tuple[Family, ...] = (

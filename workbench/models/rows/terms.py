@@ -4,3 +4,6 @@ from __future__ import annotations
 
 #: AdaLN-Zero: attention, then feed-forward.
 SIX = ("shift_msa", "scale_msa", "gate_msa", "shift_mlp", "scale_mlp", "gate_mlp")
+
+#: No shift.
+SCALE_GATE = ("scale_msa", "gate_msa", "scale_mlp", "gate_mlp")

@@ -106,7 +106,7 @@ class Experiment:
         calls = made.calls
         if self.settings.experiment == "prompt-swap":
             calls = self._with_latents_of_first_prompt(samples, made)
-        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]] = {}
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, list[torch.Tensor]]] = {}
         net = self.pipe.transformer
         with torch.no_grad(), instrumented(
             net,
@@ -130,7 +130,7 @@ class Experiment:
         cell: Cell,
         call: Call,
         other: Call,
-        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]],
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, list[torch.Tensor]]],
     ) -> None:
         """Make one call of one cell; `raw` collects each diagonal cell's modulation for the mediation after it."""
         made, timestep = call.call, self.layout.timestep.argument

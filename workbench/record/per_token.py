@@ -17,8 +17,8 @@ def denoised_tokens(timestep: torch.Tensor) -> torch.Tensor | None:
     return timestep.argmax(dim=1) if timestep.ndim == 2 else None
 
 
-def one_a_row(value: torch.Tensor, rows: int, dims: int = 1) -> torch.Tensor:
-    """What each row of the batch has of a value that may be there once for all, or once a frame: (B, …).
+def one_a_row(value: torch.Tensor, rows: int) -> torch.Tensor:
+    """What each row of the batch has of a value: (B, …), without axes of length 1 next to it.
 
     Parameters
     ----------
@@ -26,15 +26,13 @@ def one_a_row(value: torch.Tensor, rows: int, dims: int = 1) -> torch.Tensor:
         (B, …), (1, …) where all rows have the same, or (B · k, …) where the model repeats each row k times.
     rows : int
         B.
-    dims : int
-        Axes of one row of the result, at most: further axes of length 1 before the last ones go.
 
     Raises
     ------
     RecordingError
         If the rows of the value are no multiple of B, or the repeated ones differ.
     """
-    while value.ndim > dims + 1 and value.shape[1] == 1:
+    while value.ndim > 2 and value.shape[1] == 1:
         value = value.squeeze(1)
     if len(value) == rows:
         return value

@@ -17,7 +17,7 @@ from nnsight.intervention.interleaver import OutOfOrderError
 
 from workbench.errors import RecordingError
 from workbench.models.call import TransformerCall
-from workbench.models.layout import Layout, Stack
+from workbench.models.layout import Layout, Modulation, Stack
 from workbench.record.exchange import Exchange, exchanged, in_terms, modulation_of
 from workbench.record.per_token import denoised_tokens, of_tokens, one_a_row
 from workbench.record.standin import StandIn, in_place_of_transformer
@@ -50,7 +50,7 @@ class TracedTransformer(StandIn):
     keep : set of str
         Blocks whose modulation, as their projection gives it, the next calls leave in `raw`.
     raw : dict
-        Block → tensor.
+        Block → one tensor a projection.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TracedTransformer(StandIn):
         self.on_call, self.on_state, self.on_done = on_call, on_state, on_done
         self.exchange: Exchange | None = None
         self.keep: set[str] = set()
-        self.raw: dict[str, torch.Tensor] = {}
+        self.raw: dict[str, list[torch.Tensor]] = {}
         self.__dict__["blocks"] = [
             _Block(self.traced, path, stack, layout, module) for path, (stack, module) in layout.blocks(net).items()
         ]
@@ -105,14 +105,18 @@ class TracedTransformer(StandIn):
             self.on_state("input", h, None)
             channels = h.shape[-1]
             for block in blocks:
-                exchange = self.exchange if self.exchange is not None and self.exchange.block == block.path else None
-                own, raw = block.conditioning(exchange, channels)
-                if block.path in self.keep:
-                    self.raw[block.path] = own.detach().clone()
+                raws = []
+                for part, source in enumerate(block.sources):
+                    raw = source.read()
+                    if block.path in self.keep:
+                        self.raw.setdefault(block.path, []).append(raw.detach().clone())
+                    if self.exchange is not None and self.exchange.block == block.path:
+                        raw = exchanged(source.terms, raw, self.exchange.raw[part], self.exchange.what, channels)
+                        source.write(raw)
+                    raws.append(one_a_row(of_tokens(self._of_batch(raw, call), denoised, timestep), call.rows))
                 modulation = None
-                if raw is not None:
-                    raw = one_a_row(of_tokens(self._of_batch(raw, call), denoised, timestep), call.rows, 2)
-                    modulation = modulation_of(block.modulation, raw, block.table, channels)
+                if raws:
+                    modulation = modulation_of(block.modulation, raws, block.table, channels)
                     modulation = in_terms(modulation, block.modulation.image_terms, terms)
                 self.on_state(block.path, block.leaving(call), modulation)
             self.on_done()
@@ -125,55 +129,18 @@ class TracedTransformer(StandIn):
 
 
 class _Block:
-    """What the trace reads and sets of one block, in the order in which it must: entering, conditioning, leaving."""
+    """What the trace reads and sets of one block, in the order in which it must: entering, sources, leaving."""
 
     def __init__(self, traced: Any, path: str, stack: Stack, layout: Layout, module: torch.nn.Module) -> None:
         self.path, self.stack, self.modulation = path, stack, layout.modulation_of(stack)
         self.envoy = traced.get(path)
         names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-        self.hidden = stack.argument, names.index(stack.argument)
-        self.projections: list[Any] = []
-        self.argument = "", 0
-        if self.modulation.argument:
-            self.argument = self.modulation.argument, names.index(self.modulation.argument)
-        elif self.modulation.kind == "per_block":
-            self.projections = [traced.get(f"{path}.{module}") for module in self.modulation.modules]
+        self.entered = _Argument(self.envoy, names, stack.argument)
+        self.sources = _sources(traced, self.envoy, names, path, self.modulation)
         self.table = module.get_parameter(self.modulation.table) if self.modulation.table else None
 
     def entering(self, call: TransformerCall) -> torch.Tensor:
-        return call.tokens(self.stack).read(_argument(self.envoy.inputs, *self.hidden), entering=True)
-
-    def conditioning(self, exchange: Exchange | None, channels: int) -> tuple[Any, Any]:
-        """What the modulation is made of, as it is and as the block is made to use it; None where there is none.
-
-        That is the projections' output, one after the other, or the argument.
-        """
-        if not self.projections:
-            raw = _argument(self.envoy.inputs, *self.argument) if self.modulation.argument else None
-            if exchange is None:
-                return raw, raw
-            new = exchanged(self.modulation, raw, exchange.raw, exchange.what, channels)
-            self._set_argument(new)
-            return raw, new
-        found, used, start = [], [], 0
-        for projection in self.projections:
-            raw = projection.output
-            found.append(raw)
-            if exchange is not None:
-                other = exchange.raw.narrow(-1, start, raw.shape[-1])
-                raw = exchanged(self.modulation, raw, other, exchange.what, channels, start // channels)
-                projection.output = raw
-            used.append(raw)
-            start += raw.shape[-1]
-        return (found[0], used[0]) if len(found) == 1 else (torch.cat(found, dim=-1), torch.cat(used, dim=-1))
-
-    def _set_argument(self, raw: torch.Tensor) -> None:
-        args, kwargs = self.envoy.inputs
-        name, position = self.argument
-        if name in kwargs:
-            self.envoy.inputs = args, {**kwargs, name: raw}
-        else:
-            self.envoy.inputs = (*args[:position], raw, *args[position + 1 :]), kwargs
+        return call.tokens(self.stack).read(self.entered.read(), entering=True)
 
     def leaving(self, call: TransformerCall) -> torch.Tensor:
         output = self.envoy.output
@@ -181,10 +148,52 @@ class _Block:
         return call.tokens(self.stack).read(h)
 
 
-def _argument(inputs: tuple[tuple[Any, ...], dict[str, Any]], name: str, position: int) -> torch.Tensor:
-    """An argument of a call, however it was given."""
-    args, kwargs = inputs
-    return kwargs[name] if name in kwargs else args[position]
+class _Argument:
+    """An argument of a block, however it is given; as a source of modulation with the names of its parts."""
+
+    def __init__(self, envoy: Any, names: list[str], name: str, terms: tuple[str, ...] = ()) -> None:
+        self.envoy, self.name, self.position, self.terms = envoy, name, names.index(name), terms
+
+    def read(self) -> torch.Tensor:
+        args, kwargs = self.envoy.inputs
+        return kwargs[self.name] if self.name in kwargs else args[self.position]
+
+    def write(self, value: torch.Tensor) -> None:
+        args, kwargs = self.envoy.inputs
+        if self.name in kwargs:
+            self.envoy.inputs = args, {**kwargs, self.name: value}
+        else:
+            self.envoy.inputs = (*args[: self.position], value, *args[self.position + 1 :]), kwargs
+
+
+class _Projection:
+    """The output of a projection in a block, with the names of its parts."""
+
+    def __init__(self, envoy: Any, terms: tuple[str, ...]) -> None:
+        self.envoy, self.terms = envoy, terms
+
+    def read(self) -> torch.Tensor:
+        return self.envoy.output
+
+    def write(self, value: torch.Tensor) -> None:
+        self.envoy.output = value
+
+
+def _sources(
+    traced: Any, envoy: Any, names: list[str], path: str, modulation: Modulation
+) -> list[_Argument | _Projection]:
+    """Where a block's modulation comes from, in order of execution."""
+    if modulation.kind == "none":
+        return []
+    if modulation.argument:
+        return [_Argument(envoy, names, modulation.argument, (*modulation.terms, *modulation.beyond))]
+    size = len(modulation.terms) // len(modulation.modules)
+    parts = [modulation.terms[i * size : (i + 1) * size] for i in range(len(modulation.modules))]
+    parts[-1] = (*parts[-1], *modulation.beyond)
+    return [
+        _Projection(traced.get(f"{path}.{module}"), terms)
+        for module, terms in zip(modulation.modules, parts, strict=True)
+    ]
 
 
 @contextlib.contextmanager

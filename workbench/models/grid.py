@@ -73,6 +73,10 @@ def _of_latents(latents: Latents, transformer: torch.nn.Module, given: Any) -> G
     if axes.startswith("["):
         given, axes = given[0], axes.strip("[]")
     size = dict(zip(axes, given.shape, strict=True))
+    if size.get("I", 1) > 1:
+        raise UnsupportedModelError(
+            f"The call holds {size['I']} images a row: reference images beside the target are not supported."
+        )
     return _patched((size.get("F", 1), size["H"], size["W"]), latents, transformer)
 
 
@@ -87,7 +91,10 @@ def _of_ids(layout: Layout, arguments: Mapping[str, Any]) -> Grid:
     latents = layout.latents
     places = arguments[latents.source]
     places = places.reshape(-1, *places.shape[-2:])[0]
-    if latents.axes == "BNC":
+    if latents.among:
+        argument, value = latents.among
+        places = places[arguments[argument][0] == value]
+    elif latents.axes == "BNC":
         places = places[-arguments[latents.argument].shape[1] :]  # those of text may stand before
     counts = [1 if column < 0 else int(places[:, column].unique().numel()) for column in latents.columns]
     if counts[0] * counts[1] * counts[2] != len(places):

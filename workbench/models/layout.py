@@ -26,8 +26,9 @@ PLACES = {
 #: The axes of a block's state. ``(BF)NC``: every frame is a row of the batch; ``(BN)FC``: every place is.
 AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC")
 
-#: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row.
-LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]")
+#: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row; I are
+#: several images a row (one is supported); in ``BNCfhw`` each token is a patch.
+LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "BICFHW", "BNCfhw")
 
 #: Where the axes (B, C, F, H, W) are in latents that have them otherwise.
 _FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3)}
@@ -242,6 +243,9 @@ class Latents:
     source : str
     columns : tuple of int
         For ``"ids"``: which columns are frame, row and column (−1: there is none).
+    among : tuple of str and int
+        For ``"ids"``, where the latents have tokens of text as well: the argument, (B, N), that tells, and its value at those of
+        the image; empty where they have none.
     """
 
     axes: str
@@ -250,14 +254,23 @@ class Latents:
     patch: tuple[str, str, str] = ("1", "patch_size", "patch_size")
     source: str = ""
     columns: tuple[int, int, int] = (-1, 1, 2)
+    among: tuple[str, int] | tuple[()] = ()
 
     def channels_first(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents as the transformer is given them, as (B, C, H, W), (B, C, F, H, W) or (B, N, C)."""
+        if self.axes == "BICFHW":
+            return latents[:, 0, :, 0]
+        if self.axes == "BNCfhw":
+            return latents.flatten(2)
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute(order)
 
     def as_given(self, latents: torch.Tensor) -> torch.Tensor:
         """The inverse of `channels_first`."""
+        if self.axes == "BICFHW":
+            return latents[:, None, :, None]
+        if self.axes == "BNCfhw":
+            return latents.unflatten(2, (-1, *map(int, self.patch)))
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute([order.index(axis) for axis in range(len(order))])
 
@@ -318,6 +331,8 @@ class Layout:
         Config keys whose product is C, the number of channels of the hidden state.
     row_lists : tuple of str
         Arguments of the transformer that are lists with one entry a row of the batch.
+    rows_second : tuple of str
+        Arguments of the transformer that have the batch as their second axis.
     limits : tuple of Limit
     absent : tuple of Absent
     causal_time : int
@@ -338,6 +353,7 @@ class Layout:
     handed_on: bool = True
     width: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
     row_lists: tuple[str, ...] = ()
+    rows_second: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     absent: tuple[Absent, ...] = ()
     causal_time: int = 0

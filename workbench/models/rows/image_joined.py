@@ -97,7 +97,31 @@ OMNIGEN = Layout(
     width=("hidden_size",),
 )
 
-ROWS: tuple[Layout, ...] = (LUMINA2, ZIMAGE, KREA2, ERNIE, OMNIGEN)
+IDEOGRAM4 = Layout(
+    family="ideogram4",
+    title="Ideogram 4",
+    transformer=f"{_MODELS}transformer_ideogram4.Ideogram4Transformer2DModel",
+    # The latents have a token, of zeros, for every token of the text, which stands before the image.
+    stacks=(Stack("layers", hidden_output=None, image="last"),),
+    latents=Latents("BNC", grid="ids", source="position_ids", among=("indicator", 2)),
+    timestep=Timestep(scale=-0.001, offset=1.0, embedding="adaln_proj"),
+    modulation=Modulation("per_block", "adaln_modulation", SCALE_GATE),
+    pipelines=(
+        Pipeline(
+            "Ideogram4Pipeline",
+            # Its transformer makes the conditional prediction only.
+            Guidance(
+                batched=False,
+                rows=("cond",),
+                linear=False,
+                flag="unconditional_transformer",
+                why="a transformer of its own makes the unconditional prediction, and the scale may change from step to step",
+            ),
+        ),
+    ),
+)
+
+ROWS: tuple[Layout, ...] = (LUMINA2, ZIMAGE, KREA2, ERNIE, OMNIGEN, IDEOGRAM4)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

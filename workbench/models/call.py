@@ -78,6 +78,8 @@ class TransformerCall:
         value = self.arguments[name]
         if name in self.layout.row_lists and isinstance(value, (list, tuple)):
             return value[rows]
+        if name in self.layout.rows_second:
+            return value[:, rows]
         return take(value, rows, self.rows)
 
     def with_(self, **arguments: Any) -> TransformerCall:

@@ -42,6 +42,7 @@ QWEN = Layout(
             scale="guidance_scale",
         ),
     ),
+    row_lists=("img_shapes",),
 )
 
 QWEN21 = Layout(
@@ -115,6 +116,7 @@ HIDREAM = Layout(
     modulation=Modulation("per_block", "block.adaLN_modulation", SIX),
     pipelines=(Pipeline("HiDreamImagePipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
     handed_on=False,
+    rows_second=("encoder_hidden_states_llama3",),
 )
 
 HUNYUAN_IMAGE = Layout(
@@ -193,6 +195,7 @@ BRIA_FIBO2 = Layout(
     pipelines=(Pipeline("BriaFibo2Pipeline", Guidance(batched=False, rows=("cond", "uncond"))),),
     # Some layers attend to further features of the text.
     handed_on=False,
+    width=("dim",),
     absent=(
         Absent(
             "encoder_attention_mask",

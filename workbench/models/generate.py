@@ -74,10 +74,12 @@ def call_arguments(
     prompts = [prompt for prompt, _ in samples]
     entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True), derived=True)
     scale = entry.guidance.scale if entry.guidance is not None else entry.scale
+    size = checked_size(pipe, height=height, width=width, num_frames=num_frames)
     return {
         **call_defaults(pipe),
+        **dict(entry.settings),
         **(encode(prompts) if encode else {"prompt": prompts}),
-        **checked_size(pipe, height=height, width=width, num_frames=num_frames),
+        **{entry.frames if name == "num_frames" else name: value for name, value in size.items()},
         "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
         "num_inference_steps": steps,
         **({scale: guidance_scale} if scale else {}),

@@ -182,12 +182,18 @@ class Pipeline:
         The pipeline's argument for an embedded scale; empty if it takes none.
     condition : str
         What it generates from besides the prompt ("image", "video", "class label", …); empty for the prompt alone.
+    frames : str
+        The pipeline's argument for the number of frames.
+    settings : tuple of (argument, value)
+        With which every call is made, because the pipeline would otherwise do what the row does not say.
     """
 
     name: str
     guidance: Guidance | None
     scale: str = ""
     condition: str = ""
+    frames: str = "num_frames"
+    settings: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -59,3 +59,9 @@ FAMILIES: tuple[Family, ...] = (
         **_SHARED,
     ),
 )
+
+#: Tried: a tiny transformer by itself. Its blocks return the image in ``mode_blocks.image`` and (text, image) in
+#: ``single_transformer_blocks``, as a row could say. But diffusers 0.42 has no stock pipeline of it.
+REFUSED = {
+    "diffusers.models.transformers.transformer_flux3.Flux3Transformer2DModel": "only modular pipelines run it",
+}

@@ -149,4 +149,9 @@ OVIS = Layout(
 ROWS: tuple[Layout, ...] = (SD3, FLUX, FLUX2, AURAFLOW, CHROMA, LONGCAT, OVIS)
 
 #: Class → why it has no row.
-REFUSED: Mapping[str, str] = MappingProxyType({})
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_MODELS}transformer_flux3.Flux3Transformer2DModel": "only modular pipelines run it (Flux3ModularPipeline), and the "
+        "workbench records stock ones"
+    }
+)

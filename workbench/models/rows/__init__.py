@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.models.layout import Layout
-from workbench.models.rows import image, image_joined, joint, joint_joy, joint_more, video_cog, video_other, video_wan
+from workbench.models.rows import (
+    image,
+    image_joined,
+    joint,
+    joint_joy,
+    joint_more,
+    video_cog,
+    video_more,
+    video_other,
+    video_wan,
+)
 
-_MODULES = (joint, joint_more, joint_joy, image, image_joined, video_wan, video_cog, video_other)
+_MODULES = (joint, joint_more, joint_joy, image, image_joined, video_wan, video_cog, video_other, video_more)
 
 FAMILIES: tuple[Layout, ...] = tuple(row for module in _MODULES for row in module.ROWS)
 

@@ -1,4 +1,4 @@
-"""HunyuanVideo and its kin, and the video models that take after none."""
+"""HunyuanVideo and its kin, LTX, Allegro, Cosmos, Kandinsky 5."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from workbench.models.layout import Guidance, Latents, Layout, Limit, Modulation, Pipeline, Stack, Timestep
+from workbench.models.layout import Absent, Guidance, Latents, Layout, Limit, Modulation, Pipeline, Stack, Timestep
 from workbench.models.rows.terms import SIX
 
 _MODELS = "diffusers.models.transformers."
 
-_PATCHED = ("patch_size_t", "patch_size", "patch_size")
+PATCHED = ("patch_size_t", "patch_size", "patch_size")
 
 #: What Hunyuan calls true CFG: a second call, on top of the scale that goes in as an embedding.
 _TRUE = Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg")
 _TRUE_NAMED = replace(_TRUE, named=True)
 
 #: Two calls, in no context; the pipeline decides by the scale itself.
-_TWO = Guidance(batched=False, rows=("cond", "uncond"))
+_TWO = Guidance(batched=False, rows=("cond", "uncond"), flag="")
 
 #: One call of both.
-_BATCHED = Guidance(batched=True, rows=("uncond", "cond"))
+BATCHED = Guidance(batched=True, rows=("uncond", "cond"))
 
 #: The pipeline has a guider, a component that holds the scale and calls its branches ``pred_cond`` and ``pred_uncond``.
-_GUIDER = Guidance(
+GUIDER = Guidance(
     batched=False,
     rows=("cond", "uncond"),
     linear=False,
@@ -32,7 +32,11 @@ _GUIDER = Guidance(
     why="its guider combines them, as that guider says; give the pipeline a guider that adds Detail Guidance",
 )
 
-_SINGLE = Modulation("per_block", "norm.linear", SIX[:3])
+#: Shift, scale and gate of self-attention, of cross-attention and of the feed-forward.
+NINE = (*SIX[:3], "shift_mca", "scale_mca", "gate_mca", *SIX[3:])
+
+#: Of a block that takes text and video as one sequence inside: one shift, scale and gate for all.
+SINGLE = Modulation("per_block", "norm.linear", SIX[:3])
 
 HUNYUAN = Layout(
     family="hunyuanvideo",
@@ -40,10 +44,10 @@ HUNYUAN = Layout(
     transformer=f"{_MODELS}transformer_hunyuan_video.HunyuanVideoTransformer3DModel",
     stacks=(
         Stack("transformer_blocks", hidden_output=0),
-        # Text and video as one sequence inside, taken apart again before the block returns; one modulation for both.
-        Stack("single_transformer_blocks", hidden_output=0, modulation=_SINGLE),
+        # Text and video are taken apart again before the block returns.
+        Stack("single_transformer_blocks", hidden_output=0, modulation=SINGLE),
     ),
-    latents=Latents("BCFHW", patch=_PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED),
     timestep=Timestep(embedding="time_text_embed", output=0),
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(
@@ -68,9 +72,9 @@ FRAMEPACK = Layout(
     stacks=(
         # The frames of the section that is being made stand after those of the history, which are there in three sizes.
         Stack("transformer_blocks", hidden_output=0, image="last"),
-        Stack("single_transformer_blocks", hidden_output=0, image="last", modulation=_SINGLE),
+        Stack("single_transformer_blocks", hidden_output=0, image="last", modulation=SINGLE),
     ),
-    latents=Latents("BCFHW", patch=_PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED),
     timestep=Timestep(embedding="time_text_embed", output=0),
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(Pipeline("HunyuanVideoFramepackPipeline", _TRUE, scale="guidance_scale", condition="image"),),
@@ -82,10 +86,10 @@ HUNYUAN_15 = Layout(
     title="HunyuanVideo 1.5",
     transformer=f"{_MODELS}transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",
     stacks=(Stack("transformer_blocks", hidden_output=0),),
-    latents=Latents("BCFHW", patch=_PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED),
     timestep=Timestep(embedding="time_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX),
-    pipelines=(Pipeline("HunyuanVideo15Pipeline", _GUIDER),),
+    pipelines=(Pipeline("HunyuanVideo15Pipeline", GUIDER),),
     causal_time=4,
 )
 
@@ -94,11 +98,12 @@ LTX = Layout(
     title="LTX-Video",
     transformer=f"{_MODELS}transformer_ltx.LTXVideoTransformer3DModel",
     stacks=(Stack("transformer_blocks", hidden_output=None),),
-    latents=Latents("BNC", grid="arguments", source="num_frames height width", patch=_PATCHED),
+    latents=Latents("BNC", grid="arguments", source="num_frames height width", patch=PATCHED),
     timestep=Timestep(embedding="time_embed", output=1),
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table"),
     # Two calls in one, in cache_context("cond_uncond").
-    pipelines=(Pipeline("LTXPipeline", _BATCHED),),
+    pipelines=(Pipeline("LTXPipeline", BATCHED),),
+    absent=(Absent("video_coords", "LTXConditionPipeline puts the tokens of its conditions in front of the video's"),),
     causal_time=8,
 )
 
@@ -107,10 +112,10 @@ ALLEGRO = Layout(
     title="Allegro",
     transformer=f"{_MODELS}transformer_allegro.AllegroTransformer3DModel",
     stacks=(Stack("transformer_blocks", hidden_output=None),),
-    latents=Latents("BCFHW", patch=_PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED),
     timestep=Timestep(embedding="adaln_single", output=1),
     modulation=Modulation("shared_table", "adaln_single.linear", SIX, argument="temb", table="scale_shift_table"),
-    pipelines=(Pipeline("AllegroPipeline", _BATCHED),),
+    pipelines=(Pipeline("AllegroPipeline", BATCHED),),
     causal_time=4,
     first_alone=False,
 )
@@ -138,9 +143,7 @@ KANDINSKY_5 = Layout(
     latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
     # The embedding is the sum of two modules' outputs, of the timestep's and of the pooled text's.
     timestep=Timestep(),
-    modulation=Modulation(
-        "per_block", "visual_modulation.out_layer", (*SIX[:3], "shift_mca", "scale_mca", "gate_mca", *SIX[3:])
-    ),
+    modulation=Modulation("per_block", "visual_modulation.out_layer", NINE),
     pipelines=(
         Pipeline("Kandinsky5T2VPipeline", _TWO),
         Pipeline("Kandinsky5T2IPipeline", _TWO),

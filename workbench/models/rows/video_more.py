@@ -1,0 +1,103 @@
+"""LTX-2, Motif-Video, Sana-Video, Kandinsky 6, and the video models that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from workbench.models.layout import Absent, Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
+from workbench.models.rows.terms import SIX
+from workbench.models.rows.video_other import BATCHED, GUIDER, NINE, PATCHED, SINGLE
+
+_MODELS = "diffusers.models.transformers."
+
+#: Shift, scale and gate of the cross-attention with the text, which come last here.
+_OF_TEXT = ("shift_mca", "scale_mca", "gate_mca")
+
+LTX_2 = Layout(
+    family="ltx2",
+    title="LTX-2",
+    transformer=f"{_MODELS}transformer_ltx2.LTX2VideoTransformer3DModel",
+    # (video, sound); what the attention between the two is modulated with is not recorded.
+    stacks=(Stack("transformer_blocks", hidden_output=0),),
+    latents=Latents("BNC", grid="arguments", source="num_frames height width", patch=PATCHED),
+    timestep=Timestep(embedding="time_embed", output=1),
+    modulation=Modulation(
+        "shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table", beyond=_OF_TEXT
+    ),
+    pipelines=(
+        Pipeline(
+            "LTX2Pipeline",
+            Guidance(
+                batched=True,
+                rows=("uncond", "cond"),
+                linear=False,
+                why="unless told not to, it adds the differences to two further predictions and rescales the sum",
+            ),
+            # Two more calls a step otherwise: one without attention in some blocks, one with video and sound apart.
+            settings=(
+                ("stg_scale", 0.0),
+                ("audio_stg_scale", 0.0),
+                ("modality_scale", 1.0),
+                ("audio_modality_scale", 1.0),
+            ),
+        ),
+    ),
+    causal_time=8,
+)
+
+MOTIF = Layout(
+    family="motif-video",
+    title="Motif-Video",
+    transformer=f"{_MODELS}transformer_motif_video.MotifVideoTransformer3DModel",
+    stacks=(
+        Stack("transformer_blocks", hidden_output=0),
+        # The last num_decoder_layers of them begin anew with the embedded latents, and what the ones before them left
+        # stands where the text stood.
+        Stack("single_transformer_blocks", hidden_output=0, modulation=SINGLE),
+    ),
+    latents=Latents("BCFHW", patch=PATCHED),
+    timestep=Timestep(embedding="time_text_embed"),
+    modulation=Modulation("per_block", "norm1.linear", SIX),
+    pipelines=(Pipeline("MotifVideoPipeline", GUIDER),),
+    handed_on=False,
+    causal_time=4,
+)
+
+SANA_VIDEO = Layout(
+    family="sana-video",
+    title="Sana-Video",
+    transformer=f"{_MODELS}transformer_sana_video.SanaVideoTransformer3DModel",
+    stacks=(Stack("transformer_blocks", hidden_output=None),),
+    latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    timestep=Timestep(embedding="time_embed", output=1),
+    modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="timestep", table="scale_shift_table"),
+    pipelines=(Pipeline("SanaVideoPipeline", BATCHED, frames="frames", settings=(("use_resolution_binning", False),)),),
+    absent=(Absent("controlnet_block_samples", "a ControlNet adds to the states between the blocks"),),
+    causal_time=4,
+)
+
+KANDINSKY_6 = Layout(
+    family="kandinsky6",
+    title="Kandinsky 6",
+    transformer=f"{_MODELS}transformer_kandinsky6.Kandinsky6Transformer3DModel",
+    # (video, sound)
+    stacks=(Stack("visual_transformer_blocks", hidden_output=0, argument="vis"),),
+    latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    # The embedding is the sum of two modules' outputs, of the timestep's and of the pooled text's.
+    timestep=Timestep(),
+    modulation=Modulation("per_block", "video_dec_block.visual_modulation.out_layer", NINE),
+    pipelines=(Pipeline("Kandinsky6TI2VAPipeline", Guidance(batched=False, rows=("cond", "uncond"), named=True)),),
+    width=("model_dim",),
+    absent=(
+        Absent(
+            "visual_token_type_ids", "the image that the video is to begin with is appended as one more frame of tokens"
+        ),
+    ),
+    causal_time=4,
+)
+
+ROWS: tuple[Layout, ...] = (LTX_2, MOTIF, SANA_VIDEO, KANDINSKY_6)
+
+#: Class → why it has no row.
+REFUSED: Mapping[str, str] = MappingProxyType({})

@@ -80,11 +80,32 @@ SKYREELS = _as_wan(
     "transformer_skyreels_v2.SkyReelsV2Transformer3DModel",
     Pipeline("SkyReelsV2Pipeline", _TWO_NAMED),
     Pipeline("SkyReelsV2ImageToVideoPipeline", _TWO_NAMED, condition="image"),
-    # A timestep a frame: (B, F).
-    Pipeline("SkyReelsV2DiffusionForcingPipeline", _TWO_NAMED),
+    # Not the diffusion-forcing pipelines: they give every frame a timestep and the blocks a modulation (B, 6, N, C).
 )
 
-ROWS: tuple[Layout, ...] = (WAN, VACE, ANIMATE, CHRONOEDIT, SKYREELS)
+# A timestep a frame, (B, F), and another one that the step ends at (r_timestep).
+ANYFLOW = replace(
+    WAN,
+    family="anyflow",
+    title="AnyFlow",
+    transformer=f"{_MODELS}transformer_anyflow.AnyFlowTransformer3DModel",
+    latents=replace(WAN.latents, axes="BFCHW"),
+    pipelines=(Pipeline("AnyFlowPipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+)
+
+# Tokens of long, mid and short history stand before those of the section that is generated.
+HELIOS = replace(
+    WAN,
+    family="helios",
+    title="Helios",
+    transformer=f"{_MODELS}transformer_helios.HeliosTransformer3DModel",
+    stacks=(Stack("blocks", hidden_output=None, image="last"),),
+    # Its embedder runs twice a call: for the history, at t = 0, and for the section.
+    timestep=Timestep(),
+    pipelines=(Pipeline("HeliosPipeline", _TWO_NAMED),),
+)
+
+ROWS: tuple[Layout, ...] = (WAN, VACE, ANIMATE, CHRONOEDIT, SKYREELS, ANYFLOW, HELIOS)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType({})

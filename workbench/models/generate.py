@@ -122,12 +122,15 @@ def makes_videos(pipe: Any) -> bool:
 
 def pixels_a_token(pipe: Any) -> int:
     """Pixels along one side of a token."""
-    # The processor counts what a pipeline packs together itself; its factor is the VAE's where it packs nothing.
+    latents = layout_for(pipe, token_timesteps=True).latents
+    # Where a pipeline packs latents together itself, its processor counts them in; elsewhere it may count in the patch.
     # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
     processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]
     factors = [p.config.vae_scale_factor for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor")]
-    factor = next((int(f) for f in (*factors, *_factors_of_vae(pipe)) if f is not None), 8)
-    return factor * patch_of(layout_for(pipe, token_timesteps=True).latents, pipe.transformer)[-1]
+    packed = latents.axes == "BNC"
+    order = (*factors, *_factors_of_vae(pipe)) if packed else (*_factors_of_vae(pipe), *factors)
+    factor = next((int(f) for f in order if f is not None), 8)
+    return factor if packed else factor * patch_of(latents, pipe.transformer)[-1]
 
 
 def _factors_of_vae(pipe: Any) -> list[int | None]:

@@ -39,17 +39,26 @@ class TransformerCall:
 
     @property
     def latents(self) -> torch.Tensor:
-        """(B, C, H, W), (B, C, F, H, W) or (B, N, C), whichever way the transformer is given them."""
+        """(B, C, H, W), (B, C, F, H, W) or (B, N, C), whichever way the transformer is given them; of what is noisy."""
+        return self._given()[:, : self._noisy()]
+
+    def with_latents(self, latents: torch.Tensor) -> TransformerCall:
+        """The same call with other latents, given as `latents` gives them."""
+        given = self.arguments[self.layout.latents.argument]
+        if self._noisy():
+            latents = torch.cat([latents, self._given()[:, self._noisy() :]], dim=1)
+        own = self.layout.latents.as_given(latents)
+        return self.with_(**{self.layout.latents.argument: list(own) if isinstance(given, (list, tuple)) else own})
+
+    def _given(self) -> torch.Tensor:
         given = self.arguments[self.layout.latents.argument]
         return self.layout.latents.channels_first(
             torch.stack(list(given)) if isinstance(given, (list, tuple)) else given
         )
 
-    def with_latents(self, latents: torch.Tensor) -> TransformerCall:
-        """The same call with other latents, given as `latents` gives them."""
-        given = self.arguments[self.layout.latents.argument]
-        own = self.layout.latents.as_given(latents)
-        return self.with_(**{self.layout.latents.argument: list(own) if isinstance(given, (list, tuple)) else own})
+    def _noisy(self) -> int | None:
+        key = self.layout.latents.noisy
+        return int(self.transformer.config[key]) if key else None  # type: ignore[index]
 
     @property
     def rows(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -117,12 +119,16 @@ def checked_size(
 
 def makes_videos(pipe: Any) -> bool:
     """Whether the pipeline makes videos, and not images."""
-    return layout_for(pipe, token_timesteps=True).is_video
+    layout = layout_for(pipe, token_timesteps=True)
+    return layout.is_video and not pipeline_of(pipe, layout, derived=True).still
 
 
 def pixels_a_token(pipe: Any) -> int:
-    """Pixels along one side of a token."""
-    latents = layout_for(pipe, token_timesteps=True).latents
+    """Pixels that height and width are multiples of: along one side of a token, or of what the pipeline says."""
+    layout = layout_for(pipe, token_timesteps=True)
+    fixed, latents = pipeline_of(pipe, layout).unit, layout.latents
+    if fixed:
+        return fixed
     # Where a pipeline packs latents together itself, its processor counts them in; elsewhere it may count in the patch.
     # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
     processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]
@@ -177,16 +183,25 @@ def _stepping(scheduler: Any, on_step: Callable[[torch.Tensor], None]) -> Iterat
     """Tell of the latents after every step of a scheduler. Many pipelines have no callback; each steps its scheduler."""
     step = scheduler.step
 
+    @functools.wraps(step)  # pipelines look at what arguments it takes
     def stepped(*args: Any, **kwargs: Any) -> Any:
         result = step(*args, **kwargs)
         on_step(result[0] if isinstance(result, tuple) else result.prev_sample)
         return result
 
+    def unwatched(memo: dict[int, Any]) -> Any:
+        """A copy, which a pipeline of videos with sound makes for the sound."""
+        new: Any = object.__new__(type(scheduler))
+        mine = {key: value for key, value in vars(scheduler).items() if key not in ("step", "__deepcopy__")}
+        vars(new).update(copy.deepcopy(mine, memo))
+        return new
+
     own = "step" in vars(scheduler)
-    scheduler.step = stepped
+    scheduler.step, scheduler.__deepcopy__ = stepped, unwatched
     try:
         yield
     finally:
+        del scheduler.__deepcopy__
         if own:
             scheduler.step = step
         else:

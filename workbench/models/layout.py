@@ -184,6 +184,11 @@ class Pipeline:
         What it generates from besides the prompt ("image", "video", "class label", …); empty for the prompt alone.
     frames : str
         The pipeline's argument for the number of frames.
+    still : bool
+        True if it makes images with a model of videos.
+    unit : int
+        Pixels that height and width are multiples of, where the pipeline has that fixed; 0 where the VAE's factor and the
+        patches say it.
     settings : tuple of (argument, value)
         With which every call is made, because the pipeline would otherwise do what the row does not say.
     """
@@ -193,6 +198,8 @@ class Pipeline:
     scale: str = ""
     condition: str = ""
     frames: str = "num_frames"
+    still: bool = False
+    unit: int = 0
     settings: tuple[tuple[str, object], ...] = ()
 
 
@@ -252,6 +259,9 @@ class Latents:
     among : tuple of str and int
         For ``"ids"``, where the latents have tokens of text as well: the argument, (B, N), that tells, and its value at those of
         the image; empty where they have none.
+    noisy : str
+        Config key of the number of channels that are noisy latents, where channels of a condition (an image, a mask) come after
+        them; empty where all are.
     """
 
     axes: str
@@ -261,6 +271,7 @@ class Latents:
     source: str = ""
     columns: tuple[int, int, int] = (-1, 1, 2)
     among: tuple[str, int] | tuple[()] = ()
+    noisy: str = ""
 
     def channels_first(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents as the transformer is given them, as (B, C, H, W), (B, C, F, H, W) or (B, N, C)."""

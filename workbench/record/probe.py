@@ -145,7 +145,8 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
     shape.calls = 1 if guidance is None else guidance.calls(shape.branches)
     rows = len(batch) * (len(shape.branches) if batched else 1)
     _check(shape, seen, layout, rows)
-    _check_latents(shape, pipe.transformer)
+    if not layout.latents.noisy:
+        _check_latents(shape, pipe.transformer)
     return shape
 
 

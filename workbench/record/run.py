@@ -12,7 +12,7 @@ import zarr
 
 from workbench.errors import RecordingError
 from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, refuse_altered
-from workbench.models.generate import pixels_a_token
+from workbench.models.generate import makes_videos, pixels_a_token
 from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.cells import resolve_mediate
@@ -235,7 +235,7 @@ def _image_size(pipe: Any, settings: Settings, shape: Shape) -> tuple[int, ...] 
         return None
     height, width = (length * pixels_a_token(pipe) for length in shape.grid[1:])
     layout = layout_for(pipe, token_timesteps=True)
-    if not layout.is_video:
+    if not makes_videos(pipe):
         return height, width
     # A pipeline may add latent frames to its own ends, and takes them off again.
     latent = shape.latent[1] if len(shape.latent) == 4 else shape.grid[0]

@@ -16,16 +16,13 @@ from diffusers import (
 
 from tests.families import joint_parts as joint
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded, wan_vae
+from tests.families.parts import mask, rows, seeded
 
 _MODELS = "diffusers.models.transformers."
 
 
 def build(pipeline: Any, transformer: Callable[..., torch.nn.Module]) -> Any:
-    vae = seeded(lambda: wan_vae(4)).eval()
-    if pipeline is JoyImageEditPipeline:
-        # Its images have half a megapixel at least. To have few tokens, the VAE says ×32, though it shrinks ×8.
-        vae.register_to_config(scale_factor_spatial=32)
+    # JoyImage-Edit's images have half a megapixel at least. To have few tokens, the VAE shrinks ×32.
     return joint.quiet(
         pipeline(
             transformer=seeded(
@@ -39,7 +36,7 @@ def build(pipeline: Any, transformer: Callable[..., torch.nn.Module]) -> Any:
                     rope_dim_list=[4, 2, 2],
                 )
             ).eval(),
-            vae=vae,
+            vae=joint.wan_vae(6 if pipeline is JoyImageEditPipeline else 4),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
             **dict.fromkeys(("text_encoder", "tokenizer", "processor")),
         )

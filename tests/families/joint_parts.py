@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from tests.families.base import Arguments, Call
-from tests.families.parts import rows
+from tests.families.parts import rows, seeded
 
 #: Tokens of every prompt, and the width of their embeddings.
 LENGTH, TEXT = 5, 20
@@ -49,6 +50,22 @@ def after_text(output: Any, arguments: Arguments) -> torch.Tensor:
 def combine(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> torch.Tensor:
     """Classifier-free guidance as most have it."""
     return uncond + scale * (cond - uncond)
+
+
+def wan_vae(levels: int) -> Any:
+    """×2 in space a level after the first; four channels."""
+    return seeded(
+        lambda: AutoencoderKLWan(
+            base_dim=3,
+            z_dim=4,
+            dim_mult=[1] * levels,
+            num_res_blocks=1,
+            temperal_downsample=[False, True, True, False, False][: levels - 1],
+            scale_factor_spatial=2 ** (levels - 1),
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        )
+    ).eval()
 
 
 def quiet(pipe: Any) -> Any:

@@ -69,6 +69,7 @@ def image_vae(channels: int = 4) -> AutoencoderKL:
         norm_num_groups=2,
         layers_per_block=1,
         mid_block_add_attention=False,
+        shift_factor=0.0,
     )
 
 

@@ -62,8 +62,10 @@ QWEN21 = Layout(
         Pipeline(
             "QwenImage21Pipeline",
             Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True),
+            unit=32,
         ),
     ),
+    row_lists=("img_shapes",),
 )
 
 COGVIEW4 = Layout(
@@ -172,7 +174,7 @@ BRIA_FIBO = Layout(
     latents=_PACKED,
     timestep=Timestep(embedding="time_embed"),
     modulation=_SIX,
-    pipelines=(Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag="")),),
+    pipelines=(Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag=""), unit=16),),
     # Before every block, half of the channels of the text tokens are taken from another layer of the text encoder.
     handed_on=False,
 )

@@ -40,13 +40,17 @@ class TransformerCall:
     @property
     def latents(self) -> torch.Tensor:
         """(B, C, H, W), (B, C, F, H, W) or (B, N, C), whichever way the transformer is given them; of what is noisy."""
-        return self._given()[:, : self._noisy()]
+        given = self._given()[:, : self._noisy()]
+        return given if self._among is None else given[:, self._among]
 
     def with_latents(self, latents: torch.Tensor) -> TransformerCall:
         """The same call with other latents, given as `latents` gives them."""
         given = self.arguments[self.layout.latents.argument]
         if self._noisy():
             latents = torch.cat([latents, self._given()[:, self._noisy() :]], dim=1)
+        if self._among is not None:
+            inside, latents = latents, self._given().clone()
+            latents[:, self._among] = inside
         own = self.layout.latents.as_given(latents)
         return self.with_(**{self.layout.latents.argument: list(own) if isinstance(given, (list, tuple)) else own})
 
@@ -55,6 +59,14 @@ class TransformerCall:
         return self.layout.latents.channels_first(
             torch.stack(list(given)) if isinstance(given, (list, tuple)) else given
         )
+
+    @cached_property
+    def _among(self) -> torch.Tensor | None:
+        """Which tokens of the latents are the image's, (N,), where others are among them; the same in all rows."""
+        if not self.layout.latents.among:
+            return None
+        argument, value = self.layout.latents.among
+        return torch.as_tensor(self.arguments[argument][0] == value)
 
     def _noisy(self) -> int | None:
         key = self.layout.latents.noisy

@@ -26,8 +26,8 @@ PLACES = {
 #: The axes of a block's state. ``(BF)NC``: every frame is a row of the batch; ``(BN)FC``: every place is.
 AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC")
 
-#: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row; I are
-#: several images a row (one is supported); in ``BNCfhw`` each token is a patch.
+#: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row, an image
+#: of one frame; I are several images a row (one is supported); in ``BNCfhw`` each token is a patch.
 LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "BICFHW", "BNCfhw")
 
 #: Where the axes (B, C, F, H, W) are in latents that have them otherwise.
@@ -279,6 +279,8 @@ class Latents:
             return latents[:, 0, :, 0]
         if self.axes == "BNCfhw":
             return latents.flatten(2)
+        if self.axes == "[CFHW]":
+            return latents.flatten(2, 3) if latents.ndim == 5 else latents
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute(order)
 
@@ -288,6 +290,8 @@ class Latents:
             return latents[:, None, :, None]
         if self.axes == "BNCfhw":
             return latents.unflatten(2, (-1, *map(int, self.patch)))
+        if self.axes == "[CFHW]":
+            return latents.unsqueeze(2)
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute([order.index(axis) for axis in range(len(order))])
 

@@ -13,7 +13,7 @@ from diffusers import (
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
 )
-from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 
 from tests.families.base import Arguments, Call, Family
 from tests.families.parts import mask, rows, seeded
@@ -26,9 +26,11 @@ def vae() -> AutoencoderKLLTX2Video:
     return AutoencoderKLLTX2Video(
         latent_channels=CHANNELS,
         block_out_channels=(4, 8, 8, 8),
-        decoder_block_out_channels=(4, 8, 16),
+        decoder_block_out_channels=(4, 4, 4),
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1),
+        upsample_residual=(False,) * 3,
+        upsample_factor=(1,) * 3,
         spatial_compression_ratio=32,
         temporal_compression_ratio=8,
     )
@@ -79,8 +81,20 @@ def connectors() -> LTX2TextConnectors:
     ).eval()
 
 
+def vocoder() -> LTX2Vocoder:
+    """For 2 channels of 8 mel bins."""
+    return LTX2Vocoder(
+        in_channels=16,
+        hidden_channels=8,
+        upsample_kernel_sizes=[4],
+        upsample_factors=[2],
+        resnet_kernel_sizes=[3],
+        resnet_dilations=[[1]],
+    ).eval()
+
+
 def build() -> Any:
-    """The pipeline without its text encoder and its vocoder."""
+    """The pipeline without its text encoder."""
     pipe = LTX2Pipeline(
         transformer=seeded(transformer),
         connectors=seeded(connectors),
@@ -89,7 +103,7 @@ def build() -> Any:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         text_encoder=None,
         tokenizer=None,
-        vocoder=None,
+        vocoder=seeded(vocoder),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

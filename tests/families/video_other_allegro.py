@@ -47,6 +47,7 @@ def build() -> Any:
         text_encoder=None,
         tokenizer=None,
     )
+    pipe.vae.enable_tiling()  # it decodes in no other way
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -56,7 +56,7 @@ MOTIF = Layout(
         # stands where the text stood.
         Stack("single_transformer_blocks", hidden_output=0, modulation=SINGLE),
     ),
-    latents=Latents("BCFHW", patch=PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_text_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(Pipeline("MotifVideoPipeline", GUIDER),),
@@ -83,7 +83,7 @@ KANDINSKY_6 = Layout(
     transformer=f"{_MODELS}transformer_kandinsky6.Kandinsky6Transformer3DModel",
     # (video, sound)
     stacks=(Stack("visual_transformer_blocks", hidden_output=0, argument="vis"),),
-    latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2"), noisy="in_visual_dim"),
     # The embedding is the sum of two modules' outputs, of the timestep's and of the pooled text's.
     timestep=Timestep(),
     modulation=Modulation("per_block", "video_dec_block.visual_modulation.out_layer", NINE),

@@ -47,7 +47,7 @@ HUNYUAN = Layout(
         # Text and video are taken apart again before the block returns.
         Stack("single_transformer_blocks", hidden_output=0, modulation=SINGLE),
     ),
-    latents=Latents("BCFHW", patch=PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_text_embed", output=0),
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(
@@ -86,7 +86,7 @@ HUNYUAN_15 = Layout(
     title="HunyuanVideo 1.5",
     transformer=f"{_MODELS}transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",
     stacks=(Stack("transformer_blocks", hidden_output=0),),
-    latents=Latents("BCFHW", patch=PATCHED),
+    latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(Pipeline("HunyuanVideo15Pipeline", GUIDER),),
@@ -140,13 +140,13 @@ KANDINSKY_5 = Layout(
     title="Kandinsky 5",
     transformer=f"{_MODELS}transformer_kandinsky.Kandinsky5Transformer3DModel",
     stacks=(Stack("visual_transformer_blocks", hidden_output=None, argument="visual_embed"),),
-    latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    latents=Latents("BFHWC", patch=("patch_size.0", "patch_size.1", "patch_size.2"), noisy="in_visual_dim"),
     # The embedding is the sum of two modules' outputs, of the timestep's and of the pooled text's.
     timestep=Timestep(),
     modulation=Modulation("per_block", "visual_modulation.out_layer", NINE),
     pipelines=(
         Pipeline("Kandinsky5T2VPipeline", _TWO),
-        Pipeline("Kandinsky5T2IPipeline", _TWO),
+        Pipeline("Kandinsky5T2IPipeline", _TWO, still=True),
     ),
     width=("model_dim",),
     limits=(Limit("attention_type", "nabla", "its tokens are not in raster order but in squares of 8 by 8"),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,8 @@ from tests.families.parts import mask, seeded
 _MODELS = "diffusers.models.transformers."
 
 
-def build_qwen() -> Any:
+def build_qwen(*, zero: bool = False) -> Any:
+    """Three blocks; with `zero`, as the models that edit images: the timestep's embedding has further rows."""
     return joint.quiet(
         QwenImagePipeline(
             transformer=seeded(
@@ -36,6 +38,7 @@ def build_qwen() -> Any:
                     num_attention_heads=2,
                     joint_attention_dim=joint.TEXT,
                     axes_dims_rope=(2, 2, 4),
+                    zero_cond_t=zero,
                 )
             ).eval(),
             vae=seeded(
@@ -122,6 +125,15 @@ FAMILIES: tuple[Family, ...] = (
         name="qwen-image",
         transformer=f"{_MODELS}transformer_qwenimage.QwenImageTransformer2DModel",
         build=build_qwen,
+        image={"transformer_blocks": joint.second},
+        calls=joint.CALLS,
+        combine=combine_qwen,
+        **_SHARED,
+    ),
+    Family(
+        name="qwen-image-zero-cond",
+        transformer=f"{_MODELS}transformer_qwenimage.QwenImageTransformer2DModel",
+        build=partial(build_qwen, zero=True),
         image={"transformer_blocks": joint.second},
         calls=joint.CALLS,
         combine=combine_qwen,

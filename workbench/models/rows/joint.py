@@ -33,7 +33,10 @@ SD3 = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_text_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX, beyond=("shift_msa2", "scale_msa2", "gate_msa2")),
-    pipelines=(Pipeline("StableDiffusion3Pipeline", _BATCHED),),
+    pipelines=(
+        Pipeline("StableDiffusion3Pipeline", _BATCHED),
+        Pipeline("StableDiffusion3Img2ImgPipeline", _BATCHED, condition="image"),
+    ),
 )
 
 FLUX = Layout(
@@ -50,6 +53,12 @@ FLUX = Layout(
             "FluxPipeline",
             Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True),
             scale="guidance_scale",
+        ),
+        Pipeline(
+            "FluxImg2ImgPipeline",
+            Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg"),
+            scale="guidance_scale",
+            condition="image",
         ),
     ),
 )
@@ -110,7 +119,7 @@ CHROMA = Layout(
     timestep=Timestep(scale=0.001),
     # A network gives every block terms of its own: (B, 12, C), six of the image before six of the text.
     modulation=Modulation("shared", "distilled_guidance_layer", SIX, argument="temb"),
-    pipelines=(Pipeline("ChromaPipeline", _TWO),),
+    pipelines=(Pipeline("ChromaPipeline", _TWO), Pipeline("ChromaImg2ImgPipeline", _TWO, condition="image")),
 )
 
 LONGCAT = Layout(

@@ -18,6 +18,16 @@ _THREE = Modulation("per_block", "norm.linear", SIX[:3])
 #: Every term of the image is followed by the text's.
 _ALTERNATING = tuple(name for term in SIX for name in (term, f"text_{term}"))
 
+_NORMED = Guidance(
+    batched=False,
+    rows=("cond", "uncond"),
+    linear=False,
+    scale="true_cfg_scale",
+    flag="do_true_cfg",
+    named=True,
+    why="every token of the result is brought to the conditional prediction's norm",
+)
+
 QWEN = Layout(
     family="qwen-image",
     title="Qwen-Image",
@@ -28,19 +38,8 @@ QWEN = Layout(
     timestep=Timestep(scale=0.001, embedding="time_text_embed", clean_rows=True),
     modulation=Modulation("per_block", "img_mod", SIX),
     pipelines=(
-        Pipeline(
-            "QwenImagePipeline",
-            Guidance(
-                batched=False,
-                rows=("cond", "uncond"),
-                linear=False,
-                scale="true_cfg_scale",
-                flag="do_true_cfg",
-                named=True,
-                why="every token of the result is brought to the conditional prediction's norm",
-            ),
-            scale="guidance_scale",
-        ),
+        Pipeline("QwenImagePipeline", _NORMED, scale="guidance_scale"),
+        Pipeline("QwenImageImg2ImgPipeline", _NORMED, scale="guidance_scale", condition="image"),
     ),
     row_lists=("img_shapes",),
 )

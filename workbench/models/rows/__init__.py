@@ -12,13 +12,14 @@ from workbench.models.rows import (
     joint,
     joint_joy,
     joint_more,
+    other,
     video_cog,
     video_more,
     video_other,
     video_wan,
 )
 
-_MODULES = (joint, joint_more, joint_joy, image, image_joined, video_wan, video_cog, video_other, video_more)
+_MODULES = (joint, joint_more, joint_joy, image, image_joined, video_wan, video_cog, video_other, video_more, other)
 
 FAMILIES: tuple[Layout, ...] = tuple(row for module in _MODULES for row in module.ROWS)
 

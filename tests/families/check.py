@@ -97,10 +97,9 @@ def _copied(output: Any) -> Any:
 def generate(family: Family, pipe: Any, call: Call, guidance: Arguments, steps: int = 2) -> Any:
     """A real generation of the prompts, every sample with a generator of its own."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(family.batch)]
-    return pipe(
-        **family.encode(PROMPTS[: family.batch]), **call.arguments, **guidance, **family.extra,
-        num_inference_steps=steps, generator=generators if family.batch > 1 else generators[0], output_type="latent",
-    )  # fmt: skip
+    arguments = {**family.encode(PROMPTS[: family.batch]), **call.arguments, **guidance, **family.extra}
+    generator = generators if family.batch > 1 else generators[0]
+    return pipe(**arguments, num_inference_steps=steps, generator=generator, output_type="latent")
 
 
 def check(family: Family, layout: Layout) -> list[str]:

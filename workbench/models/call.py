@@ -79,8 +79,12 @@ class TransformerCall:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """As the pipeline gave it: one for all, one a row (B,), or one a token (B, N)."""
-        return torch.as_tensor(self.arguments[self.layout.timestep.argument])
+        """One for all, one a row (B,), or one a token (B, N); one a frame, (B, F), is given as one a token."""
+        given = torch.as_tensor(self.arguments[self.layout.timestep.argument])
+        frames, height, width = self.grid
+        if given.ndim == 2 and given.shape[1] == frames:
+            return given.repeat_interleave(height * width, dim=1)
+        return given
 
     @cached_property
     def grid(self) -> Grid:

@@ -62,3 +62,19 @@ def of_tokens(value: torch.Tensor, tokens: torch.Tensor | None, timestep: torch.
             f"{tuple(value.shape)}: timesteps of this kind can't be recorded."
         )
     return value[torch.arange(len(value), device=value.device), tokens.to(value.device)]
+
+
+def same_for_all(value: torch.Tensor) -> torch.Tensor:
+    """What all tokens have of a value (B, N, …): (B, …).
+
+    Raises
+    ------
+    RecordingError
+        If they differ, in a call with one timestep a row.
+    """
+    if not torch.equal(value, value[:, :1].expand_as(value)):
+        raise RecordingError(
+            "The call has one timestep a row, but the image tokens of a row are modulated differently: what the model makes "
+            "of the timestep can't be recorded."
+        )
+    return value[:, 0]

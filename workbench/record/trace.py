@@ -19,7 +19,7 @@ from workbench.errors import RecordingError
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout, Modulation, Stack
 from workbench.record.exchange import Exchange, exchanged, in_terms, modulation_of
-from workbench.record.per_token import denoised_tokens, of_tokens, one_a_row
+from workbench.record.per_token import denoised_tokens, of_tokens, one_a_row, same_for_all
 from workbench.record.standin import StandIn, in_place_of_transformer
 
 #: Sink of one call: (path or "input", hidden state (B, N, C), modulation (B, M, C) or None).
@@ -113,7 +113,8 @@ class TracedTransformer(StandIn):
                     if self.exchange is not None and self.exchange.block == block.path:
                         raw = exchanged(source.terms, raw, self.exchange.raw[part], self.exchange.what, channels)
                         source.write(raw)
-                    raws.append(one_a_row(of_tokens(self._of_batch(raw, call), denoised, timestep), call.rows))
+                    raw = block.of_image(self._of_batch(raw, call), call, per_row=denoised is None)
+                    raws.append(one_a_row(of_tokens(raw, denoised, timestep), call.rows))
                 modulation = None
                 if raws:
                     modulation = modulation_of(block.modulation, raws, block.table, channels)
@@ -141,6 +142,13 @@ class _Block:
 
     def entering(self, call: TransformerCall) -> torch.Tensor:
         return call.tokens(self.stack).read(self.entered.read(), entering=True)
+
+    def of_image(self, raw: torch.Tensor, call: TransformerCall, *, per_row: bool) -> torch.Tensor:
+        """Of a source that is one a token of the state, (B, N', M, C): the image tokens' part, or what all of them have."""
+        if raw.ndim != 4 or raw.shape[1] != self.entered.read().shape[1]:
+            return raw
+        own = call.tokens(self.stack).read(raw.flatten(2), entering=True).unflatten(2, raw.shape[2:])
+        return same_for_all(own) if per_row else own
 
     def leaving(self, call: TransformerCall) -> torch.Tensor:
         output = self.envoy.output

@@ -108,4 +108,11 @@ HELIOS = replace(
 ROWS: tuple[Layout, ...] = (WAN, VACE, ANIMATE, CHRONOEDIT, SKYREELS, ANYFLOW, HELIOS)
 
 #: Class → why it has no row.
-REFUSED: Mapping[str, str] = MappingProxyType({})
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_MODELS}transformer_anyflow_far.AnyFlowFARTransformer3DModel": "it generates in sections, each with all steps, and "
+        "between them makes calls that only fill an attention cache, with other frames and compressed tokens of those before",
+        f"{_MODELS}transformer_wan_animate_2.WanAnimate2Transformer3DModel": "diffusers has modular pipelines for it only, which "
+        "call it on the reference picture to fill an attention cache, and it leaves out block 9 in the unconditional branch",
+    }
+)

@@ -4,6 +4,7 @@ from workbench.models.altered import refuse_altered
 from workbench.models.fingerprint import component_hashes, embedding_hash, fingerprint
 from workbench.models.generate import (
     Encode,
+    Generated,
     call_arguments,
     call_defaults,
     checked_size,
@@ -23,6 +24,7 @@ __all__ = [
     "EMBEDDED",
     "FAMILIES",
     "Encode",
+    "Generated",
     "Layout",
     "call_arguments",
     "call_defaults",

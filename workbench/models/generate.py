@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from workbench.errors import WorkbenchError
 from workbench.models.grid import patch_of
+from workbench.models.layout import Layout
 from workbench.models.mini import default_size
 from workbench.models.registry import layout_for, pipeline_of
 
@@ -74,6 +75,7 @@ def call_arguments(
         If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
+    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in samples]
     entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True), derived=True)
     scale = entry.guidance.scale if entry.guidance is not None else entry.scale
     size = checked_size(pipe, height=height, width=width, num_frames=num_frames)
@@ -82,7 +84,8 @@ def call_arguments(
         **dict(entry.settings),
         **(encode(prompts) if encode else {"prompt": prompts}),
         **{entry.frames if name == "num_frames" else name: value for name, value in size.items()},
-        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
+        # A list of one is the same numbers, but some pipelines take none.
+        "generator": generators if len(samples) > 1 else generators[0],
         "num_inference_steps": steps,
         **({scale: guidance_scale} if scale else {}),
     }
@@ -143,9 +146,25 @@ def _factors_of_vae(pipe: Any) -> list[int | None]:
     return [getattr(pipe, name, None) for name in ("vae_scale_factor_spatial", "vae_scale_factor")]
 
 
-def generate(
-    pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None] | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
+@dataclass(frozen=True)
+class Generated:
+    """What a pipeline made of a batch.
+
+    Attributes
+    ----------
+    initial, latents : array (B, C, H, W), (B, C, F, H, W) or (B, N, C)
+        What the scheduler's first step was given, and what its last one left, float32. Check the latter: it may not be finite,
+        and the images then mean nothing.
+    images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
+        None if the pipeline has no VAE.
+    """
+
+    initial: np.ndarray
+    latents: np.ndarray
+    images: np.ndarray | None
+
+
+def generate(pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None] | None = None) -> Generated:
     """Run the pipeline once.
 
     Parameters
@@ -154,55 +173,51 @@ def generate(
         From :func:`call_arguments`.
     on_step : callable, optional
         Called after every denoising step.
-
-    Returns
-    -------
-    latents : array (B, C, H, W) or (B, C, F, H, W)
-        Final latents, float32. Check them: they may not be finite, and the images then mean nothing.
-    images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
-        None if the pipeline has no VAE.
     """
-    last: list[torch.Tensor] = []
+    layout, generator = layout_for(pipe, token_timesteps=True), arguments["generator"]
+    samples = len(generator) if isinstance(generator, list) else 1
+    ends: list[torch.Tensor] = []
 
-    def keep(latents: torch.Tensor) -> None:
-        last[:] = [latents]
+    def keep(sample: torch.Tensor, after: torch.Tensor) -> None:
+        ends[:] = [ends[0] if ends else sample.clone(), after]
         if on_step is not None:
             on_step()
 
     decoded = getattr(pipe, "vae", None) is not None
-    with _stepping(pipe.scheduler, keep):
+    with stepping(pipe.scheduler, keep):
         result = pipe(**arguments, output_type="np" if decoded else "latent")
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
     images = (np.nan_to_num(np.asarray(result[0])) * 255).round().astype(np.uint8) if decoded else None
-    latents = layout_for(pipe, token_timesteps=True).latents.channels_first(last[0])
-    return latents.float().cpu().numpy(), images
+    initial, latents = (as_stored(layout, end, samples).float().cpu().numpy() for end in ends)
+    return Generated(initial, latents, images)
+
+
+def as_stored(layout: Layout, latents: torch.Tensor, samples: int) -> torch.Tensor:
+    """Latents of a scheduler's step, channels first, one row a sample: some pipelines step copies for every branch."""
+    return layout.latents.channels_first(latents[:samples])
 
 
 @contextlib.contextmanager
-def _stepping(scheduler: Any, on_step: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Tell of the latents after every step of a scheduler. Many pipelines have no callback; each steps its scheduler."""
-    step = scheduler.step
+def stepping(scheduler: Any, on_step: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
+    """Tell of the latents before and after every step of a scheduler.
 
-    @functools.wraps(step)  # pipelines look at what arguments it takes
-    def stepped(*args: Any, **kwargs: Any) -> Any:
-        result = step(*args, **kwargs)
-        on_step(result[0] if isinstance(result, tuple) else result.prev_sample)
-        return result
+    Many pipelines have no callback; each steps its scheduler. The scheduler gets another class for the time, because pipelines
+    copy their scheduler, and ask for the arguments of its ``step``: a copy must step itself, and is not told of.
+    """
+    kind = type(scheduler)
 
-    def unwatched(memo: dict[int, Any]) -> Any:
-        """A copy, which a pipeline of videos with sound makes for the sound."""
-        new: Any = object.__new__(type(scheduler))
-        mine = {key: value for key, value in vars(scheduler).items() if key not in ("step", "__deepcopy__")}
-        vars(new).update(copy.deepcopy(mine, memo))
-        return new
+    class Stepping(kind):  # type: ignore[misc, valid-type]
+        @functools.wraps(kind.step)
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            sample = kwargs["sample"] if "sample" in kwargs else args[2]
+            result = super().step(*args, **kwargs)
+            if self is scheduler:
+                on_step(sample, result[0] if isinstance(result, tuple) else result.prev_sample)
+            return result
 
-    own = "step" in vars(scheduler)
-    scheduler.step, scheduler.__deepcopy__ = stepped, unwatched
+    Stepping.__name__, Stepping.__qualname__, Stepping.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    scheduler.__class__ = Stepping
     try:
         yield
     finally:
-        del scheduler.__deepcopy__
-        if own:
-            scheduler.step = step
-        else:
-            del scheduler.step
+        scheduler.__class__ = kind

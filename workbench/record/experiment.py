@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, generate
+from workbench.models import Encode, Generated, call_arguments, generate
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.record.cells import Cell
-from workbench.record.collect import Blocks, initial_latents
+from workbench.record.collect import Blocks
 from workbench.record.exchange import Exchange
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
@@ -48,21 +48,19 @@ class Call:
 
 
 @dataclass
-class Generated:
+class Trajectory:
     """What the plain pipeline made of one batch.
 
     Attributes
     ----------
     calls : dict
         Step of the grid → its calls.
-    initial, latents, images
-        First and last latents (float32), and the images.
+    whole : Generated
+        First and last latents, and the images.
     """
 
     calls: dict[int, list[Call]]
-    initial: np.ndarray
-    latents: np.ndarray
-    images: np.ndarray | None
+    whole: Generated
 
 
 class Experiment:
@@ -122,7 +120,7 @@ class Experiment:
                         self._call(traced, cell, call, calls[cell.embedding_step][i], raw)
                 blocks.end()
                 self.on_step()
-        blocks.finish(made.initial, made.latents, made.images)
+        blocks.finish(made.whole)
 
     def _call(
         self,
@@ -145,17 +143,14 @@ class Experiment:
         if traced.keep:
             raw[cell.step, call.branches] = traced.raw
 
-    def _generate(self, samples: Sequence[int], on_step: Callable[[], None] | None = None) -> Generated:
+    def _generate(self, samples: Sequence[int], on_step: Callable[[], None] | None = None) -> Trajectory:
         """Run the plain pipeline, keeping the calls at the steps of the grid."""
         turns = Turns(self.layout, self.shape)
         calls: dict[int, list[Call]] = {step: [] for step in self.steps}
-        initial: list[np.ndarray] = []
         names = self.layout.latents.argument, self.layout.timestep.argument
 
         def keep(call: TransformerCall, context: str | None) -> None:
             turn = turns.next(call.timestep, context)
-            if not initial:
-                initial.append(initial_latents(call.latents, len(samples)))
             if turn.step in calls:
                 own = {name: _cloned(call.arguments[name]) for name in names}
                 calls[turn.step].append(Call(call.with_(**own), context, turn.branches))
@@ -163,15 +158,15 @@ class Experiment:
         pairs = [self.settings.samples[i] for i in samples]
         with in_place_of_transformer(self.pipe, Watched(self.pipe.transformer, self.layout, on_call=keep)):
             arguments = call_arguments(self.pipe, pairs, **self.settings.call, encode=self.encode)
-            latents, images = generate(self.pipe, arguments, on_step)
+            made = generate(self.pipe, arguments, on_step)
         turns.finish()
-        if not np.isfinite(latents).all():
+        if not np.isfinite(made.latents).all():
             raise RecordingError(
                 "The final latents have NaN or infinite values: this model, at these settings, generates no image."
             )
-        return Generated(calls, initial[0], latents, images)
+        return Trajectory(calls, made)
 
-    def _with_latents_of_first_prompt(self, samples: Sequence[int], made: Generated) -> dict[int, list[Call]]:
+    def _with_latents_of_first_prompt(self, samples: Sequence[int], made: Trajectory) -> dict[int, list[Call]]:
         """The calls of a batch, with the latents that the first prompt had from the same seeds at the same step."""
         self._keep_donors(samples, made)
         # The first prompt's samples come first, a seed each; each is a donor as it comes out of its own batch.
@@ -191,7 +186,7 @@ class Experiment:
             ]
         return changed
 
-    def _keep_donors(self, samples: Sequence[int], made: Generated) -> None:
+    def _keep_donors(self, samples: Sequence[int], made: Trajectory) -> None:
         for row, sample in enumerate(samples):
             if sample < len(self.settings.seeds):
                 self.donors[sample] = {step: calls[0].call.latents[row].clone() for step, calls in made.calls.items()}

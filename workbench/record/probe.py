@@ -14,7 +14,7 @@ import torch
 from workbench.errors import RecordingError, UnsupportedModelError
 from workbench.models import guidance_of, noise_levels
 from workbench.models.call import TransformerCall
-from workbench.models.generate import Encode, call_arguments
+from workbench.models.generate import Encode, as_stored, call_arguments, stepping
 from workbench.models.layout import Guidance, Layout
 from workbench.record.settings import Settings
 from workbench.record.trace import traced
@@ -25,8 +25,8 @@ def _refusals() -> Iterator[None]:
     """A pipeline that refuses its arguments (a size beyond its position table, say) says so with a ValueError."""
     try:
         yield
-    except ValueError as error:
-        raise RecordingError(f"The pipeline refuses these settings: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise RecordingError(f"The pipeline fails with these settings: {error}") from error
 
 
 class _SeenEnough(Exception):
@@ -84,9 +84,9 @@ class Shape:
 
 
 def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False) -> Shape:
-    """Run the pipeline for one sample up to and including its first transformer call, and look.
+    """Run the pipeline for one sample up to its scheduler's first step, and look.
 
-    Where every branch is a call of its own, the second call is looked at as well, but not made.
+    Where every branch is a call of its own, the others are looked at as well, but not made.
 
     Raises
     ------
@@ -100,7 +100,6 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
     batch = settings.samples[:1]  # the cheapest that shows every shape
 
     def on_call(call: TransformerCall, temb: torch.Tensor | None, context: str | None) -> None:
-        shape.latent = tuple(call.latents.shape[1:])
         shape.grid = call.grid
         shape.embedding = 0 if temb is None else temb.shape[-1]
         shape.branches = branches_of(layout.family, guidance, call.rows, len(batch))
@@ -121,11 +120,10 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         first: list[torch.Tensor] = []
 
         def look(*args: Any, **kwargs: Any) -> Any:
-            timestep = stand_in.bound(args, kwargs).timestep
-            if first:
-                if guidance is not None and torch.equal(first[0], timestep):  # the same step once more: another branch
+            if first:  # before the scheduler's step: another branch, for which anything will do
+                if guidance is not None:
                     shape.branches = guidance.rows
-                raise _SeenEnough
+                return first[0]
             result = traced_forward(*args, **kwargs)
             if timed:
                 _settled()
@@ -133,20 +131,20 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
                 stand_in.net(*args, **kwargs)
                 _settled()
                 shape.seconds = time.perf_counter() - start
-            if batched:
-                raise _SeenEnough
-            first.append(timestep.clone())
+            first.append(result)
             return result
 
+        def stop(sample: torch.Tensor, _after: torch.Tensor) -> None:
+            shape.latent = tuple(as_stored(layout, sample, len(batch)).shape[1:])
+            raise _SeenEnough
+
         stand_in.forward = look  # type: ignore[method-assign]
-        with contextlib.suppress(_SeenEnough), _refusals():
+        with contextlib.suppress(_SeenEnough), _refusals(), stepping(pipe.scheduler, stop):
             pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
     shape.timesteps, shape.sigmas = noise_levels(pipe.scheduler)
     shape.calls = 1 if guidance is None else guidance.calls(shape.branches)
     rows = len(batch) * (len(shape.branches) if batched else 1)
     _check(shape, seen, layout, rows)
-    if not layout.latents.noisy:
-        _check_latents(shape, pipe.transformer)
     return shape
 
 
@@ -177,14 +175,4 @@ def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: i
         raise UnsupportedModelError(
             f"{len(wrong)} of {len(seen)} layers don't hold one image token per grid cell: {layer} has shape {size}, "
             f"family {layout.family} with grid {shape.grid} should have {expected} (rows, tokens, channels)."
-        )
-
-
-def _check_latents(shape: Shape, transformer: Any) -> None:
-    given, predicted = transformer.config.get("in_channels"), transformer.config.get("out_channels")
-    # More is a variance beside the mean, which a scheduler may use or not.
-    if predicted is not None and given is not None and predicted < given:
-        raise UnsupportedModelError(
-            f"{type(transformer).__name__} takes {given} channels and predicts {predicted}: a condition (an image, a mask) is "
-            "glued to the latents. Such pipelines are not supported yet."
         )

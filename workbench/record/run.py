@@ -197,14 +197,12 @@ def _run(
             collector = Collector(blocks, shape, layout, advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
-                latents, images = generate(
-                    pipe, call_arguments(pipe, [samples[i] for i in batch], **settings.call, encode=encode)
-                )
-            if not np.isfinite(latents).all():
+                made = generate(pipe, call_arguments(pipe, [samples[i] for i in batch], **settings.call, encode=encode))
+            if not np.isfinite(made.latents).all():
                 raise RecordingError(
                     "The final latents have NaN or infinite values: this model, at these settings, generates no image."
                 )
-            collector.finish(latents, images)
+            collector.finish(made)
 
 
 @contextmanager

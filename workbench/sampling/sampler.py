@@ -117,7 +117,8 @@ def sample(
         scale = guidance_scale if "cfg" in mode else 1.0
         size = sizes_of(chosen, height=height, width=width, num_frames=num_frames)
         arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
-        return generate(pipe, arguments, bar.advance)
+        made = generate(pipe, arguments, bar.advance)
+        return made.latents, made.images
 
     batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
     made: list[list[tuple[np.ndarray, Any]]] = []

@@ -27,7 +27,7 @@ COGVIDEOX = Layout(
     title="CogVideoX 1.0 / 1.5",
     transformer=f"{_MODELS}cogvideox_transformer_3d.CogVideoXTransformer3DModel",
     stacks=_STACKS,
-    latents=Latents("BFCHW", patch=("patch_size_t", "patch_size", "patch_size")),
+    latents=Latents("BFCHW", patch=("patch_size_t", "patch_size", "patch_size"), noisy="out_channels"),
     timestep=Timestep(embedding="time_embedding"),
     modulation=_TWO_NORMS,
     pipelines=(
@@ -44,7 +44,7 @@ CONSISID = Layout(
     title="ConsisID",
     transformer=f"{_MODELS}consisid_transformer_3d.ConsisIDTransformer3DModel",
     stacks=_STACKS,
-    latents=Latents("BFCHW"),
+    latents=Latents("BFCHW", noisy="out_channels"),
     timestep=Timestep(embedding="time_embedding"),
     modulation=_TWO_NORMS,
     pipelines=(Pipeline("ConsisIDPipeline", _BATCHED, condition="image and face"),),

@@ -21,7 +21,7 @@ WAN = Layout(
     title="Wan 2.1 / 2.2",
     transformer=f"{_MODELS}transformer_wan.WanTransformer3DModel",
     stacks=(Stack("blocks", hidden_output=None),),
-    latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2"), noisy="out_channels"),
     timestep=Timestep(embedding="condition_embedder", output=0),
     modulation=Modulation(
         "shared_table", "condition_embedder.time_proj", SIX, argument="temb", table="scale_shift_table"

@@ -123,7 +123,7 @@ FAMILIES: tuple[Family, ...] = (
         "the frames between are dropped after num_temporal_reasoning_steps steps (here: never).",
         encode=encode_with_image,
         calls=(
-            Call({"height": 32, "width": 48, "num_frames": 9}, (2, 2, 3)),
+            Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
             Call(
                 {
                     "height": 48,

@@ -25,9 +25,7 @@ STEPS = 2
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype:UserWarning"),
 ]
-SIZE = ("height", "width", "num_frames")
 
 
 def options(family: Family, pipe: Any, guided: bool) -> tuple[Arguments, Any]:
@@ -37,7 +35,8 @@ def options(family: Family, pipe: Any, guided: bool) -> tuple[Arguments, Any]:
     guidance = dict((family.guided if guided else family.plain) or {})
     scale = guidance.pop(name, 1.0)
     call = dict(family.calls[0].arguments)
-    size = {key: call.pop(key) for key in SIZE if key in call}
+    names = {"height": "height", "width": "width", entry.frames: "num_frames"}
+    size = {name: call.pop(key) for key, name in names.items() if key in call}
     return {"guidance_scale": scale, **size}, lambda prompts: {
         **family.encode(prompts),
         **guidance,

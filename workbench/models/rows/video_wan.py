@@ -62,7 +62,7 @@ ANIMATE = _as_wan(
     "wan-animate",
     "Wan-Animate",
     "transformer_wan_animate.WanAnimateTransformer3DModel",
-    Pipeline("WanAnimatePipeline", _TWO_NAMED, condition="picture, poses and faces"),
+    Pipeline("WanAnimatePipeline", _TWO_NAMED, condition="picture, poses and faces", frames="segment_frame_length"),
     handed_on=False,
 )
 

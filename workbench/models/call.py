@@ -79,8 +79,9 @@ class TransformerCall:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """One for all, one a row (B,), or one a token (B, N); one a frame, (B, F), is given as one a token."""
+        """One for all, one a row (B,), or one a token (B, N); one a frame, (B, F) or (B, 1, F), is given as one a token."""
         given = torch.as_tensor(self.arguments[self.layout.timestep.argument])
+        given = given.flatten(1) if given.ndim > 2 else given
         frames, height, width = self.grid
         if given.ndim == 2 and given.shape[1] == frames:
             return given.repeat_interleave(height * width, dim=1)

@@ -46,22 +46,39 @@ def one_a_row(value: torch.Tensor, rows: int) -> torch.Tensor:
     return repeated[:, 0]
 
 
-def of_tokens(value: torch.Tensor, tokens: torch.Tensor | None, timestep: torch.Tensor) -> torch.Tensor:
-    """What a row's token has of a value (B, N, …): (B, …); the value itself where there are no such tokens.
+def of_tokens(value: torch.Tensor, tokens: torch.Tensor | None, timestep: torch.Tensor, frames: int) -> torch.Tensor:
+    """What a row's token has of a value: (B, …); the value itself where there are no such tokens.
+
+    Parameters
+    ----------
+    value : tensor
+        One a token or one a frame: (B, N, …) or (B, F, …), with axes of length 1 after B, or with the first two in one.
+    tokens : tensor (B,), or None
+        From `denoised_tokens`.
+    timestep : tensor (B, N)
+    frames : int
+        F.
 
     Raises
     ------
     RecordingError
-        If the value is not one a token.
+        If the value is neither.
     """
     if tokens is None:
         return value
-    if value.ndim < 3 or value.shape[:2] != timestep.shape:
+    rows, count = timestep.shape
+    own = value
+    while own.ndim > 3 and own.shape[1] == 1:
+        own = own.squeeze(1)
+    if len(own) in (rows * count, rows * frames) and len(own) > rows:
+        own = own.unflatten(0, (rows, -1))
+    if own.ndim < 3 or len(own) != rows or own.shape[1] not in (count, frames):
         raise RecordingError(
             f"The call has {tuple(timestep.shape)} timesteps (rows, tokens), but what the model makes of them has shape "
             f"{tuple(value.shape)}: timesteps of this kind can't be recorded."
         )
-    return value[torch.arange(len(value), device=value.device), tokens.to(value.device)]
+    places = tokens.to(own.device) // (count // own.shape[1])
+    return own[torch.arange(rows, device=own.device), places]
 
 
 def same_for_all(value: torch.Tensor) -> torch.Tensor:

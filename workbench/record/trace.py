@@ -92,14 +92,14 @@ class TracedTransformer(StandIn):
         name, blocks = self.layout.timestep.embedding, self.blocks
         embedding = self.traced.get(name) if name else None
         terms, timestep = self.layout.terms, call.timestep
-        denoised = denoised_tokens(timestep)
+        denoised, frames = denoised_tokens(timestep), call.grid[0]
         with self.traced.trace(**call.arguments) as tracer:
             temb = None
             if embedding is not None:
                 temb = embedding.output
                 if self.layout.timestep.output is not None:
                     temb = temb[self.layout.timestep.output]
-                temb = one_a_row(of_tokens(self._of_batch(temb, call), denoised, timestep), call.rows)
+                temb = one_a_row(of_tokens(self._of_batch(temb, call), denoised, timestep, frames), call.rows)
             self.on_call(call, temb, self.context)
             h = blocks[0].entering(call)
             self.on_state("input", h, None)
@@ -114,7 +114,7 @@ class TracedTransformer(StandIn):
                         raw = exchanged(source.terms, raw, self.exchange.raw[part], self.exchange.what, channels)
                         source.write(raw)
                     raw = block.of_image(self._of_batch(raw, call), call, per_row=denoised is None)
-                    raws.append(one_a_row(of_tokens(raw, denoised, timestep), call.rows))
+                    raws.append(one_a_row(of_tokens(raw, denoised, timestep, frames), call.rows))
                 modulation = None
                 if raws:
                     modulation = modulation_of(block.modulation, raws, block.table, channels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ BY = Sampling(confidence=0.95, resamples=500, permutations=499, seed=0)  # the a
 SMALL: dict[str, Any] = {"channels": 8, "massive": {3: +1, 5: -1}, "blocks": 2, "steps": 4}
 
 
+LEVELS = ("overall", "nulls")
+"""Parts of the result on which levels and verdict rest."""
+
+PARTS = ("visits", *LEVELS, "dynamics")
+
+
 class Judged:
     """What `hierarchy` computes and says of one data set, without opening a recording and locating its channels.
 
@@ -39,7 +46,17 @@ class Judged:
     """
 
     #: `anew`: resamples and flips of its own, where the analysis would take the same for every data set.
-    def __init__(self, truth: Truth, size: Size, spread: Spread, seed: int, *, anew: bool = False) -> None:
+    #: `parts`: those of `PARTS` that are looked at; the others take time.
+    def __init__(
+        self,
+        truth: Truth,
+        size: Size,
+        spread: Spread,
+        seed: int,
+        *,
+        anew: bool = False,
+        parts: Sequence[str] = PARTS,
+    ) -> None:
         self.attrs: dict[str, Any] = {"smallest_effect": SMALLEST_EFFECT, "alpha": 0.05, "n_replicates": size.prompts}
         self.coords: dict[str, Any] = {"sigma": np.linspace(1.0, 1.0 / size.steps, size.steps)}
         self.data_vars: dict[str, Any] = {}
@@ -52,13 +69,17 @@ class Judged:
         logs, turned = reduce_states(h, places, massive)
         counts = counted(np.ones((h.shape[1], massive), dtype=bool), np.arange(h.shape[1]) > 0)
         contrasts = apply_weights(logs, contrast_weights(places))
-        for add, values in ((add_visits, (contrasts,)), (add_overall, (contrasts,)), (add_nulls, (logs, turned)),
-                            (add_dynamics, (contrasts,))):  # fmt: skip
-            add(self, *values, counts, by)  # type: ignore[operator]
+        adds = {"visits": add_visits, "overall": add_overall, "nulls": add_nulls, "dynamics": add_dynamics}
+        for part in parts:
+            values = (logs, turned) if part == "nulls" else (contrasts,)
+            adds[part](self, *values, counts, by)  # type: ignore[operator]
+        if not set(LEVELS) <= set(parts):
+            return
         evidence = Evidence(self)  # type: ignore[arg-type]
         states = evidence.states("overall")
         self.levels = rule.levels(states)
         self.specific = specific_answer(evidence, states, self.levels)
+        self.verdict = rule.verdict_of(self.levels, self.specific)
         self.states = states
 
     def update(self, new: dict[str, Any]) -> None:

@@ -4,14 +4,14 @@
     python -m benchmarks.hierarchy_rates --write    and put them, and the power curve, into docs/
 
 Simulated recordings (`tests/planted_video.py`: image content that depends on place and moves, prompts that differ in every
-contrast) go through the functions of `workbench.analysis.hierarchy`. Seeds are fixed. About four minutes on one core.
+contrast) go through the functions of `workbench.analysis.hierarchy`. Seeds are fixed. About a quarter of an hour on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the simulated recordings live with the tests
 
-from benchmarks.hierarchy_draws import SMALL, Judged  # noqa: E402
+from benchmarks.hierarchy_draws import LEVELS, PARTS, SMALL, Judged  # noqa: E402
 from tests.planted_video import BOUNDARY, FIRST, TRUTHS, Size, Spread, Truth  # noqa: E402
 from workbench.analysis import hierarchy_rule as rule  # noqa: E402
 from workbench.analysis.hierarchy import SMALLEST_EFFECT  # noqa: E402
@@ -34,6 +34,8 @@ from workbench.analysis.hierarchy_contrasts import (  # noqa: E402
     ROWS,
     ROWS_COLUMNS,
     ROWS_FIRST,
+    STEEP_BOUNDARY,
+    STEEP_INTERIOR,
 )
 from workbench.figures import style  # noqa: E402
 
@@ -67,16 +69,27 @@ ANSWERS = (
     Row("none; prompts' own contrasts skewed", Truth(), rule.NONE, Spread(tails="skewed")),
     Row("none; prompts differ twice as much", Truth(), rule.NONE, Spread(own=0.16)),
     Row("first frame of all channels, boundary of the massive ones", Truth(first_everywhere=FIRST, boundary=BOUNDARY), rule.ALL),
-    Row("a curved drift over the frames of all channels", Truth(curve=0.5), rule.NONE),
+    Row("a drift of 0.5 that falls by 2.7 times a frame", Truth(curve=0.5), rule.UNDECIDED),
+    Row("a drift of 0.5 that falls by 5 times a frame", Truth(curve=0.5, falls=5.0), rule.UNDECIDED),
+    Row("all three levels and a drift of 0.1", Truth(first=FIRST, boundary=BOUNDARY, drift=0.1), rule.ALL),
+    Row("all three levels and a drift of 0.2", Truth(first=FIRST, boundary=BOUNDARY, drift=0.2), rule.ALL),
+    Row("first frame and boundary alike, and a drift of 0.4", Truth(first=BOUNDARY, boundary=BOUNDARY, drift=0.4), rule.BOTH),
 )  # fmt: skip
 
 
 def found(
-    truth: Truth, prompts: int, count: int, *, start: int, spread: Spread | None = None, anew: bool = False
+    truth: Truth,
+    prompts: int,
+    count: int,
+    *,
+    start: int,
+    spread: Spread | None = None,
+    anew: bool = False,
+    parts: Sequence[str] = LEVELS,
 ) -> list[Judged]:
     """Results on so many data sets."""
     size = Size(prompts=prompts, **SMALL)
-    return [Judged(truth, size, spread or Spread(), start + i, anew=anew) for i in range(count)]
+    return [Judged(truth, size, spread or Spread(), start + i, anew=anew, parts=parts) for i in range(count)]
 
 
 def rate(hits: Any) -> str:
@@ -88,8 +101,8 @@ def rate(hits: Any) -> str:
 
 def answers() -> list[str]:
     rows = [
-        "| what is so | prompts | right | undecided | wrong | specific: yes / no / not known |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| what is so | prompts | right | undecided | wrong | specific: yes / no / not known | verdict: supported |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for number, row in enumerate(ANSWERS):
         for n in PROMPTS if row.right == row.what else PROMPTS[1:2]:
@@ -99,7 +112,8 @@ def answers() -> list[str]:
             right, open_ = said == row.right, said == rule.UNDECIDED
             specific = [result.specific for result in results]
             counts = " / ".join(str(specific.count(word)) for word in ("yes", "no", "not known"))
-            cells = (f"{right.mean():.1%}", f"{open_.mean():.1%}", rate(~right & ~open_), counts)
+            supported = np.mean([result.verdict == "supported" for result in results])
+            cells = (f"{right.mean():.1%}", f"{open_.mean():.1%}", rate(~right & ~open_), counts, f"{supported:.1%}")
             rows.append(f"| {row.what} | {n} | " + " | ".join(cells) + " |")
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -118,7 +132,7 @@ def type_one() -> list[str]:
         "8 prompts, without contrasts of their own": (8, replace(weak, own=0.0)),
     }
     results = {
-        name: found(Truth(), n, 2 * SETS, start=50_000_000 + 10_000 * i, spread=spread, anew=True)
+        name: found(Truth(), n, 2 * SETS, start=50_000_000 + 10_000 * i, spread=spread, anew=True, parts=PARTS)
         for i, (name, (n, spread)) in enumerate(settings.items())
     }
 
@@ -158,9 +172,9 @@ def at_margin() -> list[str]:
     """Every contrast of a claim exactly at the smallest effect: to claim it and to deny it are both wrong."""
     rows = ["| exactly at the smallest effect | prompts | claimed | denied |", "|---|---:|---:|---:|"]
     claims = {
-        "first frame": (Truth(first=SMALLEST_EFFECT), (FIRST_INTERIOR, NO_DRIFT)),
+        "first frame": (Truth(first=SMALLEST_EFFECT), (FIRST_INTERIOR, NO_DRIFT, STEEP_INTERIOR)),
         "boundary": (Truth(first=0.5, boundary=SMALLEST_EFFECT), (ROWS, ROWS_COLUMNS, ROWS_FIRST)),
-        "first over boundary": (Truth(first=0.5 + SMALLEST_EFFECT, boundary=0.5), (FIRST_BOUNDARY,)),
+        "first over boundary": (Truth(first=0.5 + SMALLEST_EFFECT, boundary=0.5), (FIRST_BOUNDARY, STEEP_BOUNDARY)),
     }
     for number, (name, (truth, parts)) in enumerate(claims.items()):
         for n in PROMPTS[:2]:
@@ -168,9 +182,7 @@ def at_margin() -> list[str]:
             results = found(truth, n, SETS, start=start, spread=Spread(middle=0.0))
             words = [[r.states[part] for part in parts] for r in results]
             claimed = [set(said) == {rule.ABOVE} for said in words]
-            against = [
-                {r.states[part] for part in parts if part != ROWS_COLUMNS} for r in results
-            ]  # which denies nothing
+            against = [{r.states[part] for part in parts if part not in rule.GUARDS} for r in results]
             rows.append(f"| {name} | {n} | {rate(claimed)} | {rate([rule.NOT_ABOVE in said for said in against])} |")
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -185,7 +197,7 @@ def over_time() -> list[str]:
     for number, early in enumerate((1.0, 1.5, 2.0, 0.0)):
         for n in PROMPTS[:2]:
             truth = Truth(first=FIRST, boundary=BOUNDARY, early=early)
-            results = found(truth, n, SETS // 2, start=70_000_000 + 100_000 * number + 1000 * n)
+            results = found(truth, n, SETS, start=70_000_000 + 100_000 * number + 1000 * n, parts=("dynamics",))
             cells = []
             for name in (FIRST_INTERIOR, ROWS_COLUMNS):
                 said = [str(r.of("dynamics", name)) for r in results]
@@ -206,7 +218,7 @@ def power() -> list[str]:
         cells = []
         for i, n in enumerate(PROMPTS):
             start = 80_000_000 + 100_000 * j + 1000 * n
-            results = found(Truth(first=2 * effect, boundary=effect), n, SETS // 2, start=start)
+            results = found(Truth(first=2 * effect, boundary=effect), n, SETS, start=start)
             said = [result.levels for result in results]
             curve[:, i, j] = said.count(rule.ALL) / len(said), said.count(rule.NONE) / len(said)
             cells.append(" / ".join(f"{share:.0%}" for share in curve[:, i, j]))
@@ -237,8 +249,8 @@ TABLES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "answers": (f"What is said of what is so, {SETS} data sets a row", answers),
     "type_one": (f"No contrast anywhere, {2 * SETS} data sets", type_one),
     "at_margin": (f"A contrast exactly at the smallest effect, {SETS} data sets a row", at_margin),
-    "over_time": (f"Dynamics: what is said of early and late, {SETS // 2} data sets a row", over_time),
-    "power": (f"Called all three levels / called none, {SETS // 2} data sets a cell", power),
+    "over_time": (f"Dynamics: what is said of early and late, {SETS} data sets a row", over_time),
+    "power": (f"Called all three levels / called none, {SETS} data sets a cell", power),
 }
 
 

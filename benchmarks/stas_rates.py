@@ -26,6 +26,7 @@ from tests.analysis.steered import BETTER, DISTANCE, NOISE, simulated  # noqa: E
 from workbench.analysis.inference import proportion_high  # noqa: E402
 from workbench.analysis.stas import LEAST, stas_effects  # noqa: E402
 from workbench.analysis.stas_choice import stas_choice  # noqa: E402
+from workbench.analysis.stas_rule import MOTION  # noqa: E402
 
 PAGE = ROOT / "docs" / "stas-trial.md"
 BEGIN, END = "<!-- stas rates: begin -->", "<!-- stas rates: end -->"
@@ -59,7 +60,7 @@ ROWS = (
     Row("every measure loses 0.5", dict.fromkeys(JUDGED, -0.5), ("supported", "mixed")),
     Row("one gains 0.8, one loses 0.8", {"temporal_flicker": 0.8, "first_frame_sharpness": -0.8},
         ("supported", "not supported")),
-    Row("two gain 0.5, and the videos move less by 0.8", GAIN | {"frame_difference": -0.8}, ("supported", "not supported")),
+    Row("two gain 0.5, and the videos move less by 0.8", GAIN | {MOTION: -0.8}, ("supported", "not supported")),
     Row("two gain 0.5, one video in 32 is lost", GAIN, ("supported",), {"lost": 1}),
     Row("against a control: STAS gains 0.5, the control nothing", GAIN, ("not supported",), {"controls": {"low": {}}}, True),
     Row("against a control that gains the same", GAIN, ("supported", "mixed"), {"controls": {"low": GAIN}}, True),
@@ -91,7 +92,7 @@ CHOICES = (
     Choice("one gains 0.3", {"own_clip_distance": 0.3}, ("another", "not supported")),
     Choice("one gains 0.5", OWN, ("another", "not supported")),
     Choice("one gains 0.5, 64 prompts", OWN, ("another", "not supported"), {"prompts": 64}),
-    Choice("one gains 0.5, and moves less by 0.8", OWN | {"frame_difference": -0.8}, NOTHING),
+    Choice("one gains 0.5, and moves less by 0.8", OWN | {MOTION: -0.8}, NOTHING),
     Choice("one gains 0.5, and loses 0.8 elsewhere", OWN | {"first_frame_sharpness": -0.8}, NOTHING),
     Choice("one gains 0.5 in four measures, by the judged measures",
            dict.fromkeys(("temporal_flicker", "motion_smoothness", "frame_consistency", "own_clip_distance"), 0.5),

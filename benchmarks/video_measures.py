@@ -24,7 +24,8 @@ from workbench.sampling.video_measures import VIDEO_TABLE, video_measures
 NUMBERS = Path(__file__).with_suffix(".json")
 SOME = 48
 SHOWN = ("temporal_flicker", "motion_smoothness", "frame_consistency", "first_frame_consistency", "chunk_jump",
-         "first_frame_sharpness", "first_frame_relative_sharpness", "sharpness", "frame_difference", "clip_distance")  # fmt: skip
+         "first_frame_sharpness", "first_frame_relative_sharpness", "sharpness", "frame_difference", "temporal_power_0",
+         "clip_distance")  # fmt: skip
 SOURCE = "{count} training clips of mini-video (animated Fluent emoji), each on one random background, 64 px, 17 frames"
 
 
@@ -65,6 +66,10 @@ def disturbances() -> dict[str, Callable[[np.ndarray, np.random.Generator], np.n
         "frames shuffled": lambda v, rng: v[rng.permutation(len(v))],
         "first frame repeated": lambda v, rng: np.repeat(v[:1], len(v), axis=0),
         "half as fast": lambda v, rng: v[np.arange(len(v)) // 2],
+        "brightness at random, sd 0.02": lambda v, rng: v + 0.02 * rng.standard_normal(len(v))[:, None, None, None],
+        "half as fast, brightness alternates by 0.05": lambda v, rng: v[np.arange(len(v)) // 2] + 0.05 * alternate(v),
+        "half the contrast to the mean frame": lambda v, rng: (v + v.mean(axis=0)) / 2,
+        "first frame repeated, brightness alternates by 0.05": lambda v, rng: v[:1] + 0.05 * alternate(v),
     }
 
 
@@ -124,8 +129,9 @@ They follow VBench (Huang et al. 2024) without its networks, so that nothing is 
 not by a network, and likeness is correlation after a blur and not a cosine of DINO features. Their values are not VBench's. Larger frames
 than 127 px are averaged down for the motion.
 
-* A video that stands still is perfectly steady, smooth and alike. Read them beside `frame_difference`; `workbench.stas_effects` calls
-  gains of videos that move less *mixed*.
+* A video that stands still is perfectly steady, smooth and alike. Read them beside `temporal_power_0`, how much changes slowly: flicker
+  adds little to it, where it multiplies `frame_difference` (below). `workbench.stas_effects` calls gains of videos in which less
+  changes slowly *mixed*. It does not see that a motion of the same extent is slower.
 * `clip_distance` is the distance to the *mean* clip: real clips lie about 1 from it, so nothing is judged by it. `distance`, of a set
   of videos, is between the distribution of the features (kind *statistic*) over the videos and that over the clips, in the clips'
   standard deviations; it does not see what is in the picture, and is biased upwards for few videos.

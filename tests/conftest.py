@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.workers import spread
+
 # Two barrier-spinning OpenMP threads are slower than one on a shared machine, and one thread makes timings even.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell starts what goes into the background with SIGINT ignored; tests that press Ctrl-C would then wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONG = ("test_demo.py", "test_notebooks.py")
+"""Files whose tests take minutes; with several workers they start first, each in another one."""
+
+
+@pytest.hookimpl(trylast=True)  # after what -m and -k leave out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests for the workers of pytest-xdist; one process keeps pytest's order."""
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        items[:] = spread(items, [[item for item in items if item.path.name == name] for name in LONG], workers)
 
 
 @pytest.fixture(scope="session")

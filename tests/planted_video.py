@@ -46,7 +46,9 @@ class Truth:
     drift : float
         Of all channels: from the first to the last frame, along a straight line, falling.
     curve : float
-        Of all channels: curve · e^-f in frame f, a drift that is no straight line.
+        Of all channels: a drift that is no straight line, curve in the first frame.
+    falls : float
+        By what factor the curve falls off from frame to frame.
     early : float
         Factor of `first` and `boundary` at the noisiest step; it goes to 2 - early at the last one.
     """
@@ -59,6 +61,7 @@ class Truth:
     first_everywhere: float = 0.0
     drift: float = 0.0
     curve: float = 0.0
+    falls: float = float(np.e)
     early: float = 1.0
 
 
@@ -144,7 +147,7 @@ def hidden_states(truth: Truth, size: Size, spread: Spread, seed: int) -> np.nda
     image = spread.middle * far + _content(rng, n, size, spread)
     image = image + own[2] * edge_row + own[3] * edge_column
     image = image + truth.edges * (edge_row | edge_column) + truth.first_everywhere * is_first
-    image = image - truth.drift * frame / (frames - 1) + truth.curve * np.exp(-frame)
+    image = image - truth.drift * frame / (frames - 1) + truth.curve * truth.falls ** -frame.astype(float)
     image = image + truth.rows * edge_row + truth.columns * edge_column
     at_first, at_boundary = (_over_steps(rng, o, steps) for o in own[:2])
     factor = np.linspace(truth.early, 2.0 - truth.early, steps) if steps > 1 else np.ones(1)

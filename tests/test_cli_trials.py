@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import cli, error
-from workbench.cli.options import parse_grid, parse_window
+from workbench.cli.options import parse_grid
 from workbench.cli.trials import DEFAULT_GRID, parse_over
 from workbench.errors import WorkbenchError
 
@@ -36,11 +36,7 @@ def test_over_says_what_it_can_not_use(items: list[str], said: str) -> None:
         parse_over(items)
 
 
-def test_windows_and_grids_are_read_or_refused() -> None:
-    assert parse_window("0.2-0.6") == {"unit": "sigma", "low": 0.2, "high": 0.6}
-    for text in ("0.2", "early", "0.2-x"):
-        with pytest.raises(WorkbenchError, match="two noise levels"):
-            parse_window(text)
+def test_grids_are_read_or_refused() -> None:
     assert parse_grid("0:20:5") == [0, 5, 10, 15]
     with pytest.raises(WorkbenchError, match="can't be read"):
         parse_grid("0:9999999999")

@@ -14,11 +14,13 @@ from diffusers import WanPipeline
 from tests.planted_video import MASSIVE, TRUTHS, WAN_SIZE, planted_wan
 from tests.test_cli import cli, error
 from tests.tiny_wan import encode_wan, tiny_wan
+from workbench.cli.options import parse_window
 from workbench.cli.trials import parse_over
-from workbench.cli.video import _alpha, _steps
+from workbench.cli.video import _alpha
 from workbench.errors import SpecError, WorkbenchError
 from workbench.models.mini.video.dit import make_text_encoder, make_tokenizer
 from workbench.record import record
+from workbench.sampling.over import window_of
 from workbench.sampling.stas_grid import GRID
 from workbench.steering.derive_stas import DEFAULT_WINDOW
 from workbench.steering.spec import load_spec
@@ -74,17 +76,16 @@ def test_alphas_are_numbers_none_or_left_to_the_default() -> None:
         _alpha("much")
 
 
-def test_a_share_of_the_steps_leaves_out_the_step_at_its_end() -> None:
-    assert _steps("0-0.4") == DEFAULT_WINDOW, "what the help says is what the default is"
-    for text, held in (("0-0.4", range(8)), ("0.4-1", range(8, 20)), ("0-1", range(20)), ("0.5-0.55", [10])):
-        assert [step for step in range(20) if _steps(text).contains(step / 20)] == list(held), text
-    assert _steps("0-1").everywhere
-    for text in ("0.4", "early", "0.2-x"):
-        with pytest.raises(WorkbenchError, match="two shares of the steps, 0 to 1"):
-            _steps(text)
-    for text in ("0.4-0.2", "0.4-0.4", "0-1.5", "nan-1"):
-        with pytest.raises(SpecError, match="give 0 <= low < high <= 1"):
-            _steps(text)
+def test_a_window_is_written_alike_to_derive_and_to_vary() -> None:
+    for text in ("step_fraction:0-0.4", "sigma:0.6-1", "early"):
+        over = parse_over([f"window={text}"], GRID)
+        assert window_of(over["window"][0])[1] == parse_window(text).model_dump(mode="json"), text
+    assert parse_window("step_fraction:0-0.4") == DEFAULT_WINDOW, "what the help says is what the default is"
+    assert parse_window("auto") == "auto"
+    for text in ("0-0.4", "steps:0-0.4"):
+        for taken in (parse_window, window_of):
+            with pytest.raises(SpecError, match="like sigma:0.6-1; shares .* like step_fraction:0-0.4"):
+                taken(text)
 
 
 def test_what_a_trial_varies_besides() -> None:
@@ -107,7 +108,8 @@ def test_what_a_trial_varies_besides() -> None:
         (["profile", "--branch", "both"], "both"),
         (["derive", "stas", "--alpha-first", "much"], "alpha = 'much' can't be read"),
         (["derive", "stas", "--alpha-first", "101"], "alpha_first"),
-        (["derive", "stas", "--window", "0.4-0.2"], "give 0 <= low < high <= 1"),
+        (["derive", "stas", "--window", "step_fraction:0.4-0.2"], "give 0 <= low < high <= 1"),
+        (["derive", "stas", "--window", "0-0.4"], "window '0-0.4' does not say its unit"),
         (["derive", "stas", "--layers", "blocks.7"], "blocks.7"),
         (["derive", "stas", "--reference", "token"], "`reference`"),
         (["derive", "stas", "--branches", "both"], "`branches"),
@@ -156,7 +158,7 @@ def test_a_planted_hierarchy_becomes_a_spec(
         "--alpha-boundary",
         "none",
         "--window",
-        "0-0.4",
+        "step_fraction:0-0.4",
         "--anyway",
     )
     spec: Any = load_spec(out)
@@ -167,6 +169,17 @@ def test_a_planted_hierarchy_becomes_a_spec(
     assert tested == 12, "the hierarchy was tested with the width that the spec has"
     assert "was tested with a boundary width" not in spec.evidence.notes.get("warning", "")
     assert "exists already" in error(capsys, monkeypatch, "derive", "stas", planted, "--out", out)
+
+
+def test_the_hierarchy_is_tested_on_the_channels_of_the_specs_criterion(planted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "spec.json"
+    cli("derive", "stas", planted, "--out", out, "--criterion", "top_k", "--anyway")
+    spec: Any = load_spec(out)
+    notes = spec.evidence.notes
+    assert len(spec.channels) > len(MASSIVE), "by rank more channels are taken than were planted"
+    assert notes["hierarchy"]["criterion"].startswith("top_k")
+    assert set(spec.channels) <= set(notes["hierarchy"]["channels"])
+    assert "was not tested." not in notes["warning"]
 
 
 @pytest.mark.slow
@@ -186,7 +199,7 @@ def test_from_recording_to_report(
     cli("derive", "stas", store, "--out", out, "--anyway", "--channels", 3, "--layers", "blocks.0,blocks.1")
     spec: Any = load_spec(out)
     assert (spec.layers, spec.channels) == (("blocks.0", "blocks.1"), (3,))
-    assert (spec.boundary_width.unit, spec.boundary_width.value) == ("tokens", 2)
+    assert (spec.boundary_width.unit, spec.boundary_width.tokens((3, 3, 3))) == ("fraction", 2)
 
     # Size and steps are the spec's recommendation.
     cli("sample", folder, *few, "--spec", out, "--compare", "--out", tmp_path / "videos", "-q")
@@ -200,6 +213,7 @@ def test_from_recording_to_report(
         (["--control", "high"], "controls ['high'] are unknown; choose of low, matched"),
         (["--over", "weight=1"], "can't vary ['weight']"),
         (["--over", "alpha=101"], "alpha_first"),
+        (["--over", "window=0-0.4"], "window '0-0.4' does not say its unit"),
         (["--frames", 6], "num_frames = 6 must be 1 more than a multiple of 4"),
         (["--seeds", "a"], "seeds = 'a' can't be read"),
     ):
@@ -218,7 +232,11 @@ def test_from_recording_to_report(
 
 
 def test_what_is_sampled_with_an_idle_spec_is_what_is_sampled_without(
-    folder: Path, tmp_path: Path, stores: dict[str, Path]
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    tmp_path: Path,
+    stores: dict[str, Path],
 ) -> None:
     from workbench.models import fingerprint, load_pipeline
 
@@ -226,14 +244,17 @@ def test_what_is_sampled_with_an_idle_spec_is_what_is_sampled_without(
     cli("derive", "stas", stores["stats"], "--out", out, "--alpha-first", "none", "--alpha-boundary", "none")
     idle: Any = load_spec(out)
     pipe = load_pipeline(folder)
-    idle = idle.replace(model={"family": "wan", **fingerprint(pipe)})
+    idle = idle.replace(model={"family": "wan", **fingerprint(pipe), "weight_hash": "0" * 16})
     assert idle.idle
     from workbench import save_spec
 
     save_spec(idle, out, overwrite=True)
     call = ["sample", folder, "--prompt", "pizza", "--spec", out, *SIZE, "--steps", 2, "-q"]
-    cli(*call, "--mode", "cfg", "--mode", "cfg+stas", "--out", tmp_path / "v")
-    from workbench.sampling.video_files import frames_of
+    call += ["--mode", "cfg", "--mode", "cfg+stas", "--out", tmp_path / "v"]
+    assert "strict" in error(capsys, monkeypatch, *call), "the spec is of other weights"
+    with pytest.warns(UserWarning, match="derived from other weights"):
+        cli(*call, "--no-strict")
+    from workbench.store.video_files import frames_of
 
     cfg, stas = (frames_of(tmp_path / "v" / f"000_pizza_seed0_{mode}.png") for mode in ("cfg", "cfg-stas"))
     assert np.array_equal(cfg, stas)

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-FEATURES = ("band_power_0", "band_power_1", "temporal_power_0")
+from workbench.analysis.stas_rule import MOTION
+
+FEATURES = ("band_power_0", "band_power_1", "temporal_power_1")
 
 BETTER = {
     "temporal_flicker": -1,
@@ -18,7 +20,7 @@ BETTER = {
     "own_clip_distance": -1,
     "first_frame_sharpness": 1,
     "first_frame_relative_sharpness": 1,
-    "frame_difference": 0,
+    MOTION: 0,
     "sharpness": 0,
 }
 """Measures and their direction, as in `workbench.sampling.video_measures.VIDEO_TABLE`."""
@@ -86,7 +88,7 @@ def simulated(
                 np.array([name if role == "control" else "" for name, (role, _) in truths.items()]),
             ),
             "better": ("measure", [*BETTER.values(), *([0] * len(FEATURES))]),
-            "kind": ("measure", np.array([*(["temporal"] * len(names)), *(["statistic"] * len(FEATURES))])),
+            "kind": ("measure", np.array(["statistic" if m in (MOTION, *FEATURES) else "temporal" for m in measures])),
             "label": ("measure", np.array([m.replace("_", " ") for m in measures])),
             "unit": ("measure", np.full(len(measures), "sd")),
         },

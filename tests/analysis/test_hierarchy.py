@@ -20,9 +20,13 @@ from workbench.analysis.hierarchy_contrasts import (
     ROWS,
     ROWS_COLUMNS,
     ROWS_FIRST,
+    STEEP,
+    STEEP_BOUNDARY,
+    STEEP_INTERIOR,
 )
-from workbench.analysis.hierarchy_rule import ALL, BOTH, EDGES, LEVELS, NONE
+from workbench.analysis.hierarchy_rule import ALL, BOTH, EDGES, LEVELS, NONE, SHARED, UNDECIDED
 from workbench.analysis.hierarchy_rule import FIRST as FIRST_ONLY
+from workbench.analysis.locate import locate, located_channels
 from workbench.errors import AnalysisError, RoleError
 
 MANY = Size(prompts=32)
@@ -99,10 +103,54 @@ def test_a_contrast_of_all_channels_is_not_specific_to_massive_ones() -> None:
     assert (without.attrs["specific"], without.attrs["control_levels"]) == ("not asked", "not asked")
 
 
+def test_a_hierarchy_of_all_channels_is_none_of_massive_activations() -> None:
+    """The levels stay what they are; the claim that the papers make is not supported."""
+    found = judged(Truth(first_everywhere=FIRST, boundary=BOUNDARY))
+    assert (found.attrs["levels"], found.attrs["specific"]) == (ALL, "no")
+    assert found.attrs["verdict"] == "not supported"
+    assert f": {ALL}, but {SHARED}. " in found.attrs["verdict_reason"]
+    assert "not specific to massive activations: first frame over boundary" in found.attrs["verdict_reason"]
+    unknown = judged(TRUTHS[ALL], controls=0)
+    assert unknown.attrs["verdict"] == "supported"
+    assert "it is not known whether this is of the massive ones alone" in unknown.attrs["verdict_reason"]
+
+
+@pytest.mark.parametrize("grid", [GRID, (3, 6, 6), (9, 6, 6)])
+def test_a_drift_is_bounded_however_it_falls_up_to_three_times_a_frame(grid: tuple[int, int, int]) -> None:
+    for truth in (*(Truth(curve=0.5, falls=falls) for falls in (1.2, 2.0, float(np.e), 3.0)), Truth(drift=0.5)):
+        found = judged(truth, spread=EXACT, size=Size(prompts=5, grid=grid, steps=1, blocks=1))
+        assert float(found.overall.sel(contrast=FIRST_INTERIOR)) > 0.1
+        assert float(found.overall.sel(contrast=STEEP_INTERIOR)) < 1e-4
+        assert float(found.overall.sel(contrast=STEEP_BOUNDARY)) < 1e-4
+    steeper = judged(Truth(curve=0.5, falls=9.0), spread=EXACT, size=Size(prompts=5, grid=grid, steps=1, blocks=1))
+    assert float(steeper.overall.sel(contrast=STEEP_INTERIOR)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [Truth(curve=FIRST), Truth(curve=1.0), Truth(first=BOUNDARY, boundary=BOUNDARY, drift=0.4)],
+    ids=["curve", "large curve", "first frame, boundary, drift"],
+)
+def test_a_step_and_a_steep_drift_are_not_told_apart_and_nothing_is_claimed(truth: Truth) -> None:
+    found = judged(truth)
+    assert (found.attrs["levels"], found.attrs["verdict"]) == (UNDECIDED, UNDECIDED)
+    assert "the first frame is raised by a step or by a steep drift" in found.attrs["verdict_reason"]
+
+
+def test_the_criterion_says_which_channels_are_tested() -> None:
+    recording = video_recording(TRUTHS[ALL], size=Size(prompts=6, steps=1, blocks=1))
+    for criterion in ("workbench", "top_k"):
+        found = hierarchy(recording, criterion=criterion, **FAST)
+        assert found.channel.values.tolist() == located_channels(locate(recording, criterion=criterion))
+        assert found.attrs["criterion"].startswith(criterion)
+    with pytest.raises(AnalysisError, match="no criterion 'mine'"):
+        hierarchy(recording, criterion="mine")
+
+
 def test_contrasts_are_what_was_planted_in_ln_units() -> None:
     found = judged(Truth(first=0.5, boundary=0.2, edges=0.1), spread=EXACT, size=Size(prompts=8))
     planted = {FIRST_BOUNDARY: 0.3, FIRST_INTERIOR: 0.5, NO_DRIFT: 0.5, ROWS: 0.3, ROWS_COLUMNS: 0.2, ROWS_FIRST: 0.2}
-    planted |= {"column edge - inside": 0.1}
+    planted |= {"column edge - inside": 0.1, STEEP_BOUNDARY: 0.3, STEEP_INTERIOR: 0.5}
     for name, value in planted.items():
         at = found.sel(contrast=name)
         assert float(at.overall) == pytest.approx(value, abs=1e-4), name
@@ -192,10 +240,14 @@ def test_the_boundary_is_where_the_frames_end() -> None:
 
 def test_two_frames_can_not_tell_a_first_frame_from_a_drift() -> None:
     found = judged(TRUTHS[FIRST_ONLY], size=Size(prompts=32, grid=(2, 6, 6)))
-    assert found.attrs["levels"] == FIRST_ONLY
-    assert np.isnan(found.overall.sel(contrast=NO_DRIFT))
+    assert found.attrs["levels"] == UNDECIDED
+    assert np.isnan(found.overall.sel(contrast=[NO_DRIFT, *STEEP])).all()
     assert "too few latent frames" in found.attrs["verdict_reason"]
     assert "does not exist" in str(found.contrast_reason.sel(contrast=NO_DRIFT).values)
+    assert str(found.contrast_reason.sel(contrast=STEEP_INTERIOR).values) == "it needs 3 latent frames"
+    three = judged(TRUTHS[FIRST_ONLY], size=Size(prompts=32, grid=(3, 6, 6)))
+    assert three.attrs["levels"] == FIRST_ONLY
+    assert "would look the same" in three.attrs["verdict_reason"]
 
 
 def test_without_columns_that_are_no_corners_a_boundary_is_never_claimed() -> None:

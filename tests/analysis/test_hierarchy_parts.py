@@ -22,6 +22,7 @@ from workbench.analysis.hierarchy_contrasts import (
     ROWS,
     ROWS_COLUMNS,
     ROWS_FIRST,
+    STEEP,
     contrast_weights,
 )
 from workbench.analysis.hierarchy_nulls import rotated, shuffled
@@ -159,17 +160,23 @@ def test_rotation_is_one_sided_and_bounded_by_the_places() -> None:
 
 
 def states(**given: str) -> dict[str, str]:
-    """All contrasts below the margin but those given."""
-    named = dict(zip(("over", "first", "step", "rows", "beyond", "later"), DECIDING, strict=True))
-    assert list(named.values()) == [FIRST_BOUNDARY, FIRST_INTERIOR, NO_DRIFT, ROWS, ROWS_COLUMNS, ROWS_FIRST]
+    """All contrasts below the margin but those given, and those against a steep drift."""
+    named = dict(
+        zip(("over", "first", "step", "rows", "beyond", "later", "steep over", "steep"), DECIDING, strict=True)
+    )
+    assert list(named.values()) == [FIRST_BOUNDARY, FIRST_INTERIOR, NO_DRIFT, ROWS, ROWS_COLUMNS, ROWS_FIRST, *STEEP]
     words = {"y": rule.ABOVE, "n": rule.NOT_ABOVE, "?": rule.OPEN}
+    given = {"steep over": "y", "steep": "y"} | given
     return {name: words[given.get(short, "n")] for short, name in named.items()}
+
+
+RAISED = {"over": "y", "first": "y", "step": "y", "rows": "y", "beyond": "y", "later": "y"}
 
 
 @pytest.mark.parametrize(
     ("given", "levels"),
     [
-        ({"over": "y", "first": "y", "step": "y", "rows": "y", "beyond": "y", "later": "y"}, rule.ALL),
+        (RAISED, rule.ALL),
         ({"first": "y", "step": "y", "rows": "y", "beyond": "y", "later": "y"}, rule.BOTH),
         ({"rows": "y", "beyond": "y", "later": "y"}, rule.BOUNDARY),
         ({"over": "y", "first": "y", "step": "y"}, rule.FIRST),
@@ -187,10 +194,32 @@ def states(**given: str) -> dict[str, str]:
         ({"rows": "?"}, rule.UNDECIDED),
         ({"over": "?", "first": "y", "step": "y", "rows": "y", "beyond": "y", "later": "y"}, rule.UNDECIDED),
         ({"over": "y", "rows": "y", "beyond": "y", "later": "y"}, rule.UNDECIDED),
+        (RAISED | {"steep": "n"}, rule.UNDECIDED),
+        (RAISED | {"steep over": "?"}, rule.UNDECIDED),
+        (RAISED | {"over": "n", "steep over": "n"}, rule.BOTH),
+        ({"steep": "n", "steep over": "n"}, rule.NONE),
+        ({"over": "y", "first": "y", "steep": "n", "steep over": "n"}, rule.NONE),
     ],
 )
 def test_the_rule(given: dict[str, str], levels: str) -> None:
     assert rule.levels(states(**given)) == levels
+
+
+@pytest.mark.parametrize(
+    ("found", "specific", "verdict"),
+    [
+        (rule.ALL, "yes", "supported"),
+        (rule.ALL, "not known", "supported"),
+        (rule.ALL, "not asked", "supported"),
+        (rule.ALL, "no", "not supported"),
+        (rule.BOTH, "yes", "not supported"),
+        (rule.UNDECIDED, "no", "undecided"),
+        (rule.CONFOUNDED, "not asked", "undecided"),
+    ],
+)
+def test_what_all_channels_have_is_not_supported_of_massive_ones(found: str, specific: str, verdict: str) -> None:
+    assert rule.verdict_of(found, specific) == verdict
+    assert (rule.SHARED in rule.headline(found, specific)) == (found == rule.ALL and specific == "no")
 
 
 def test_nothing_is_above_without_a_small_p_value() -> None:

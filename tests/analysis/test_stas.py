@@ -13,7 +13,7 @@ from workbench.analysis import inference
 from workbench.analysis.clip_distance import apart, clips_of, moments, swapped
 from workbench.analysis.effects import interval
 from workbench.analysis.stas import stas_effects
-from workbench.analysis.stas_rule import finding, verdict
+from workbench.analysis.stas_rule import CHANGE, MOTION, finding, verdict
 from workbench.errors import AnalysisError
 from workbench.sampling.video_measures import VIDEO_TABLE
 
@@ -79,23 +79,38 @@ def test_an_effect_too_small_to_count_is_equal_although_it_is_not_zero() -> None
 
 
 def test_gains_of_videos_that_move_less_are_no_gains() -> None:
-    result = stas_effects(simulated(GAIN | {"frame_difference": -0.8}), **FAST)
+    result = stas_effects(simulated(GAIN | {MOTION: -0.8}), **FAST)
     assert result.attrs["verdict"] == "mixed"
     assert "may be a standstill" in result.attrs["verdict_reason"]
-    assert result["finding"].sel(contrast="stas − plain", measure="frame_difference") == "less"
+    assert result["finding"].sel(contrast="stas − plain", measure=MOTION) == "less"
 
 
 def test_a_loss_of_motion_is_not_hidden_by_corrections() -> None:
-    table = simulated(
-        {"temporal_flicker": 1.0, "motion_smoothness": 1.0, "frame_difference": -0.3}, {}, noise=0.6, seed=12
-    )
+    table = simulated({"temporal_flicker": 1.0, "motion_smoothness": 1.0, MOTION: -0.3}, {}, noise=0.6, seed=12)
     result = stas_effects(table, **FAST)
-    motion = result.sel(contrast="stas − plain", measure="frame_difference")
+    motion = result.sel(contrast="stas − plain", measure=MOTION)
     assert motion["finding"] == "undecided"
     assert float(motion["high"]) < 0
     assert float(motion["p_value"]) < 0.05
     assert result.attrs["verdict"] == "mixed"
     assert "the videos move less" in result.attrs["verdict_reason"]
+
+
+def test_flicker_that_is_gone_is_no_standstill_but_less_change_is_said() -> None:
+    """The amount of change falls with flicker, too; it decides nothing, as it can't tell the two apart."""
+    table = simulated(GAIN | {"sharpness": -0.8})
+    names = [CHANGE if name == "sharpness" else str(name) for name in table["measure"].values]
+    result = stas_effects(table.assign_coords(measure=np.array(names)), **FAST)
+    assert result["finding"].sel(contrast="stas − plain", measure=CHANGE) == "less"
+    assert result.attrs["verdict"] == "supported"
+    assert "flicker that is gone, or a motion that is slower" in result.attrs["verdict_reason"]
+
+
+def test_a_gain_says_so_where_motion_was_not_measured() -> None:
+    table = simulated(GAIN)
+    result = stas_effects(table.sel(measure=table["measure"] != MOTION), **FAST)
+    assert "whether they move less is not known" in result.attrs["verdict_reason"]
+    assert "not known" not in stas_effects(table, **FAST).attrs["verdict_reason"]
 
 
 def test_a_gain_of_sharpness_alone_comes_with_a_warning() -> None:

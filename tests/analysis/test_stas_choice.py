@@ -12,6 +12,7 @@ import xarray as xr
 from tests.analysis.steered import DISTANCE, simulated
 from workbench.analysis import inference
 from workbench.analysis.stas_choice import NONE, stas_choice
+from workbench.analysis.stas_rule import MOTION
 from workbench.errors import AnalysisError
 
 FAST: dict[str, Any] = {"resamples": 500, "flips": 999}
@@ -65,7 +66,7 @@ def test_no_setting_is_better_is_a_result() -> None:
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [({"frame_difference": -0.9}, "move less"), ({"first_frame_sharpness": -0.9}, "worse: first frame sharpness")],
+    [({MOTION: -0.9}, "move less"), ({"first_frame_sharpness": -0.9}, "worse: first frame sharpness")],
 )
 def test_what_loses_something_is_not_chosen(harm: dict[str, float], said: str) -> None:
     result = chosen({OWN: 0.8} | harm, reference=False)

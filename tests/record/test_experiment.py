@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import workbench
+from tests import children
 from tests.record.by_hand import FAMILIES, SD3, Family, calls_of, forward, with_terms
 from tests.record.test_faults import same
 from tests.tiny import encode, tiny_pipeline
@@ -311,25 +310,20 @@ def test_a_resume_generates_only_what_is_missing(
     assert same(copy, out)
 
 
-CHILD = """
-import sys, torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tests.record.by_hand import SD3
-from tests.record.test_experiment import experiment
-experiment(SD3, SD3.make(), Path(sys.argv[1]), mediate="all")
-"""
+def experiment_everywhere(out: Path) -> None:
+    torch.set_num_threads(1)
+    experiment(SD3, SD3.make(), out, mediate="all")
 
 
 @pytest.mark.slow
 def test_after_kill_9_a_resume_is_bit_identical(tmp_path: Path) -> None:
     whole = experiment(SD3, SD3.make(), tmp_path / "whole.zarr", mediate="all")
     out = tmp_path / "killed.zarr"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out)], cwd=Path(__file__).parents[2])
-    while not any(out.glob("h_mean_abs/c.*")) and child.poll() is None:
+    child = children.start(experiment_everywhere, out)
+    while not any(out.glob("h_mean_abs/c.*")) and child.is_alive():
         time.sleep(0.001)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     assert workbench.verify(out).wrong == []
     assert not workbench.verify(out).ok
     experiment(SD3, SD3.make(), out, mediate="all")

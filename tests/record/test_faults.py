@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +18,18 @@ import pytest
 import torch
 
 import workbench
+from tests import children
 from tests.tiny import encode, tiny_pipeline
 from workbench.errors import RecordingError, StoreError
-from workbench.record import run
+from workbench.record import plan, record, run
 from workbench.record.writer import Writer
 
-CHILD = """
-import sys, torch
-torch.set_num_threads(1)
-from tests.tiny import encode, tiny_pipeline
-from workbench.record import record
-record(tiny_pipeline(), prompts=["red apple", "dog"], seeds=[0, 1], steps=3, guidance_scale=3.0, batch_size=2,
-       tier="full", encode=encode, progress=False, out=sys.argv[1])
-"""
+
+def record_whole(out: Path) -> None:
+    """What `full_store` holds, recorded by a child."""
+    torch.set_num_threads(1)
+    record(tiny_pipeline(), prompts=["red apple", "dog"], seeds=[0, 1], steps=3, guidance_scale=3.0, batch_size=2,
+           tier="full", encode=encode, progress=False, out=out)  # fmt: skip
 
 
 def same(one: Path, other: Path) -> bool:
@@ -60,12 +58,13 @@ def test_after_kill_9_open_and_verify_tell_the_truth_and_a_resume_is_bit_identic
     tmp_path: Path, full_store: Path, make_recording: Callable[..., Path], delay: float
 ) -> None:
     out = tmp_path / "killed.zarr"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(out)], cwd=Path(__file__).parents[2])
-    while not any(out.glob("h_mean_abs/c.*")) and child.poll() is None:
+    child = children.start(record_whole, out)
+    while not any(out.glob("h_mean_abs/c.*")) and child.is_alive():
         time.sleep(0.001)
     time.sleep(delay)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
+    assert any(out.glob("h_mean_abs/c.*")), "it failed before it could be killed"
     torn, whole = workbench.open(out).load(), workbench.open(full_store)
     marks = torn.unit_checksum.values != 0
     for name in ("hidden", "h_mean_abs", "h_norm"):
@@ -80,28 +79,21 @@ def test_after_kill_9_open_and_verify_tell_the_truth_and_a_resume_is_bit_identic
     assert same(out, full_store)
 
 
-TORN = """
-import os, signal, sys
-from tests.tiny import encode, tiny_pipeline
-import workbench.record.plan
-from workbench.record import record
-from workbench.record.writer import Writer
+def die_between_data_and_marker(out: Path) -> None:
+    """Record as `record_whole`, block by block, and die in the third."""
+    plan.BLOCK_BYTES = 1  # every step is a block of its own
+    state = {"blocks": 0}
+    refuse = Writer._refuse_nonfinite
 
-workbench.record.plan.BLOCK_BYTES = 1  # every step is a block of its own
-state = {"blocks": 0}
-refuse = Writer._refuse_nonfinite
+    def die(self: Writer, *args: Any) -> None:
+        state["blocks"] += 1
+        refuse(self, *args)
+        if state["blocks"] == 3:  # after one block's markers were taken away or never set, its data half written
+            self.arrays["h_mean_abs"][0:2, :, :, 2:3] = 1.0
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def die(self, *args):
-    state["blocks"] += 1
-    refuse(self, *args)
-    if state["blocks"] == 3:  # after one block's markers were taken away or never set, its data half written
-        self.arrays["h_mean_abs"][0:2, :, :, 2:3] = 1.0
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Writer._refuse_nonfinite = die
-record(tiny_pipeline(), prompts=["red apple", "dog"], seeds=[0, 1], steps=3, guidance_scale=3.0, batch_size=2,
-       tier="full", encode=encode, progress=False, out=sys.argv[1])
-"""
+    Writer._refuse_nonfinite = die  # type: ignore[method-assign]
+    record_whole(out)
 
 
 @pytest.mark.slow
@@ -109,8 +101,9 @@ def test_killed_between_data_and_marker_the_data_read_as_absent(
     tmp_path: Path, full_store: Path, make_recording: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "torn.zarr"
-    child = subprocess.run([sys.executable, "-c", TORN, str(out)], cwd=Path(__file__).parents[2])
-    assert child.returncode == -signal.SIGKILL
+    child = children.start(die_between_data_and_marker, out)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     marks = workbench.open(out).unit_checksum.values != 0
     assert 0 < marks.sum() < marks.size
     assert float(workbench.open(out, complete_only=False).h_mean_abs[0, 0, 0, 2, 0]) == 1.0

@@ -55,7 +55,7 @@ def test_videos_of_a_comparison_are_read_frame_by_frame(tmp_path):
     assert shown_modes(clips) == ["cfg", "cfg+stas"]
     assert shown_modes([clip for clip in clips if "cfg" not in clip.mode]) == ["plain", "stas"]
     (tmp_path / "c" / "0_0.png").unlink()
-    with pytest.raises(WorkbenchError, match=r"0_0.png is no video of a comparison .*sample again"):
+    with pytest.raises(WorkbenchError, match=r"0_0.png is no strip of frames"):
         clips_of(tmp_path / "c")
     assert clips_of(tmp_path) == [], "what holds no settings is no comparison of videos"
 

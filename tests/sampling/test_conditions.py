@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
+import resource
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,9 @@ import torch
 import xarray as xr
 from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
 
+from tests import children
 from tests.planted import planted_pipeline
+from tests.steering.helpers import make_spec
 from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from tests.tiny_flux2 import SIZE, encode_flux2, tiny_flux2
 from workbench.errors import StoreError, WorkbenchError
@@ -106,36 +106,28 @@ def test_order_of_conditions_does_not_matter(pipe: Any, spec: Any, run: xr.Datas
         np.testing.assert_array_equal(values, run[key].values, err_msg=key)
 
 
-CHILD = """
-import sys
-from tests.planted import planted_pipeline
-from tests.steering.helpers import make_spec
-from tests.sampling.test_conditions import CALL, conditions
-from workbench.sampling.conditions import run_conditions
-pipe = planted_pipeline("constant")
-spec = make_spec(pipe, recommended={"guidance_scale": 3.0, "steps": 3})
-calls = []
-def say(*_):
-    calls.append(1)
-    print(len(calls), flush=True)
-    if len(calls) == 8: sys.stdin.read()
-pipe.transformer.register_forward_pre_hook(say)
-run_conditions(pipe, conditions(spec), out=sys.argv[1], **CALL)
-"""
+def wait_two_steps_into_the_second_condition(out: Path, there: Event) -> None:
+    pipe = planted_pipeline("constant")
+    calls = []
+
+    def wait(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 8:
+            there.set()
+            time.sleep(60)
+
+    pipe.transformer.register_forward_pre_hook(wait)
+    run_conditions(pipe, conditions(make_spec(pipe, recommended={"guidance_scale": 3.0, "steps": 3})), out=out, **CALL)
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_equal_bits(pipe: Any, spec: Any, run: xr.Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(out)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        seen = [next(child.stdout, "") for _ in range(8)]  # two steps into the first batch of the second condition
-        assert seen[-1].strip() == "8", child.stderr.read() if child.stderr else ""
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    there = children.event()
+    child = children.start(wait_two_steps_into_the_second_condition, out, there)
+    assert there.wait(60), "it did not come that far"
+    child.kill()
+    child.join()
     with pytest.raises(StoreError, match="has no condition 'cfg'"):
         open_conditions(out, ["cfg"])
     assert open_conditions(out)["done"].values.tolist() == [True]
@@ -298,17 +290,13 @@ def test_conditions_that_cannot_be_are_refused(pipe: Any, tmp_path: Path, chosen
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_explained(pipe: Any, run: xr.Dataset, tmp_path: Path) -> None:
     shutil.copytree(run.attrs["path"], tmp_path / "run")
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from tests.planted import planted_pipeline; from tests.sampling.test_conditions import CALL;"
-        "from workbench.sampling.conditions import Condition, run_conditions; pipe = planted_pipeline('constant');"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512));"
-        "run_conditions(pipe, [Condition('new', {}, 1.0)], out=sys.argv[1], **CALL)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "run")], capture_output=True, text=True
-    )
-    assert "StoreError: The disk is full" in done.stderr, done.stderr
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limit[1]))  # Python ignores SIGXFSZ: writing raises EFBIG
+    try:
+        with pytest.raises(StoreError, match="The disk is full"):
+            run_conditions(pipe, [Condition("new", {}, 1.0)], out=tmp_path / "run", **CALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert open_conditions(tmp_path / "run", ["plain", "cfg", "dg"])["done"].all(), "what was complete is safe"
 
 

@@ -197,10 +197,12 @@ def test_the_plan_takes_layers_in_turn_and_windows_at_half_depth(recording):
 
 
 def test_draws_are_shared_by_the_windows_of_a_layer_and_not_by_layers(recording):
+    made = disruption_conditions(recording, product=True)
+
     def random_sets(layer: str, window: str) -> list[list[int]]:
         return [
             condition.identity["disruption"]["channels"]
-            for condition in disruption_conditions(recording, product=True)
+            for condition in made
             if (condition.factors.get("layer"), condition.factors.get("window")) == (layer, window)
             and condition.factors["kind"] == "random"
         ]

@@ -226,8 +226,8 @@ def test_the_grid_varies_one_thing_at_a_time_or_all(wan: Any, spec: StasSpec) ->
     assert one[-1][1].layers == ("blocks.0", "blocks.2")
     many = list(grid_specs(spec, wan, {"alpha": [0.5, 1], "reference": ["channel", "joint"]}, product=True))
     assert len(many) == 4
-    labels, windowed = next(grid_specs(spec, wan, {"window": "0.2-0.6"}))
-    assert labels == {"window": "0.2-0.6"}
+    labels, windowed = next(grid_specs(spec, wan, {"window": "sigma:0.2-0.6"}))
+    assert labels == {"window": "sigma:0.2-0.6"}
     assert (windowed.window.unit, windowed.window.low) == ("sigma", 0.2)
     assert len(list(grid_specs(spec, wan, GRID))) == 3 + 4 + 3 + 1 + 2
 

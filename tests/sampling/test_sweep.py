@@ -94,10 +94,10 @@ def test_a_sweep_grows(pipe: Any, spec: Any, folder: Path, table: xr.Dataset) ->
 
 
 def test_settings_named_in_words(pipe: Any, spec: Any) -> None:
-    over: dict[str, Any] = {"channels": ["massive", "top1", [7, 3]], "window": ["all", "early", (0.2, 0.5)]}
+    over: dict[str, Any] = {"channels": ["massive", "top1", [7, 3]], "window": ["all", "early", "sigma:0.2-0.5"]}
     found = names(pipe, spec.replace(evidence=_ranked(spec)), over=over, modes="dg")
     assert len(found) == 1 + 9
-    assert "dg,layer=2,weight=1.5,channels=3-7,window=0.2-0.5" in found
+    assert "dg,layer=2,weight=1.5,channels=3-7,window=sigma-0.2-0.5" in found
     by_name = {c.name: c for c in sweep_conditions(spec.replace(evidence=_ranked(spec)), pipe, over=over, modes="dg")}
     used = by_name["dg,layer=2,weight=1.5,channels=top1,window=early"].identity["spec"]
     assert used["channels"] == [41]
@@ -165,7 +165,7 @@ def test_long_names_are_cut_and_still_differ(pipe: Any, spec: Any) -> None:
         ({"over": {"channels": ["biggest"]}}, WorkbenchError, "channels 'biggest' are unknown"),
         ({"over": {"channels": ["top3"]}}, WorkbenchError, "ranks .* so there is no top 3"),
         ({"over": {"window": ["noon"]}}, WorkbenchError, "window 'noon' is unknown; give all, early"),
-        ({"over": {"window": [(0.5, 0.2)]}}, SpecError, "low = 0.5 is above high = 0.2"),
+        ({"over": {"window": ["sigma:0.5-0.2"]}}, SpecError, "low = 0.5 is above high = 0.2"),
         ({"over": {"layer": [-100]}}, SpecError, "no block -100; its blocks are 0 to 4"),
         ({"over": {"layer": -1}}, SpecError, "no block -1; its blocks are 0 to 4"),
         ({"over": {"layer": ["-1"]}}, SpecError, "no block -1; its blocks are 0 to 4"),
@@ -176,13 +176,17 @@ def test_long_names_are_cut_and_still_differ(pipe: Any, spec: Any) -> None:
         ({"over": {"channels": [[3, "x"]]}}, SpecError, "channel 'x' is none"),
         ({"over": {"channels": [1.5]}}, SpecError, "channels 1.5 are unknown"),
         ({"over": {"channels": [None]}}, SpecError, "channels None are unknown"),
-        ({"over": {"window": 0.5}}, SpecError, "window 0.5 is unknown; give all, early, middle, late, low-high"),
+        ({"over": {"window": 0.5}}, SpecError, "window 0.5 is unknown; give all, early, middle, late, or a unit"),
         ({"over": {"window": ["01"]}}, SpecError, "window '01' is unknown"),
-        ({"over": {"window": ["0.2-0.6-0.8"]}}, SpecError, "window '0.2-0.6-0.8' is unknown"),
+        ({"over": {"window": ["0.2-0.6"]}}, SpecError, "window '0.2-0.6' does not say its unit"),
         ({"over": {"window": [(0.1, 0.2, 0.3)]}}, SpecError, r"window \(0.1, 0.2, 0.3\) is unknown"),
         ({"over": {"window": [{}]}}, SpecError, r"window \{\} can't be used \(unit: Field required\)"),
         ({"over": {"window": [{"unit": "sigma", "low": 0, "high": "x"}]}}, SpecError, "high: Input should be"),
-        ({"over": {"window": ["0.2-6"]}}, SpecError, r"high: Input should be less than or equal to 1\); give all"),
+        (
+            {"over": {"window": ["sigma:0.2-6"]}},
+            SpecError,
+            r"high: Input should be less than or equal to 1\); give all",
+        ),
         ({"over": {"weight": None}}, SpecError, "weight"),
         ({"over": {"weight": [1]}, "guidance_scale": 1.0}, WorkbenchError, "guidance_scale = 1.0 is no CFG"),
         ({"over": {"weight": [1]}, "guidance_scale": float("nan")}, WorkbenchError, "guidance_scale = nan is no CFG"),
@@ -218,19 +222,19 @@ def test_spec_file_and_analysis(pipe: Any, spec: Any, table: xr.Dataset, tmp_pat
 
 
 def test_one_value_stands_for_a_list_of_one_and_a_span_for_a_window(pipe: Any, spec: Any) -> None:
-    over = {"layer": "1", "channels": [7, np.int64(9)], "window": "0.2-0.6", "weight": 2}
+    over = {"layer": "1", "channels": [7, np.int64(9)], "window": "sigma:0.2-0.6", "weight": 2}
     found = sweep_conditions(spec, pipe, over=over, modes="dg")[1:]
-    assert [c.name for c in found] == [f"dg,layer=1,weight=2,channels={c},window=0.2-0.6" for c in (7, 9)]
+    assert [c.name for c in found] == [f"dg,layer=1,weight=2,channels={c},window=sigma-0.2-0.6" for c in (7, 9)]
     assert [c.identity["spec"]["channels"] for c in found] == [[7], [9]]
     assert found[0].identity["spec"]["window"] == {"unit": "sigma", "low": 0.2, "high": 0.6}
     assert names(pipe, spec, over={"channels": 7}, modes="dg")[1:] == ["dg,layer=2,weight=1.5,channels=7"]
 
 
 def test_settings_that_differ_are_all_run(pipe: Any, spec: Any) -> None:
-    over = {"weight": [1.2345678, 1.2345679], "window": [(0.1234567, 1.0), (0.1234568, 1.0)]}
+    over = {"weight": [1.2345678, 1.2345679], "window": ["sigma:0.1234567-1", "sigma:0.1234568-1"]}
     found = sweep_conditions(spec, pipe, over=over, modes="dg")[1:]
     assert len({c.name for c in found}) == len({json.dumps(c.whole_identity) for c in found}) == 4
-    assert found[0].name == "dg,layer=2,weight=1.2345678,window=0.1234567-1", "the same name in whatever sweep"
+    assert found[0].name == "dg,layer=2,weight=1.2345678,window=sigma-0.1234567-1", "the same name in whatever sweep"
     # Two schedules that read the same in a name's letters.
     knots = [{"knots": [[0.1, 1.0], [0.2, w]]} for w in (1.0, -1.0)]
     assert len(set(names(pipe, spec, over={"weight": knots}, modes="dg"))) == 3
@@ -243,7 +247,9 @@ def test_equal_names_of_other_settings_get_one_of_their_own(pipe: Any, spec: Any
     over: dict[str, Any] = {"channels": ["top1", [5]]}
     strong = spec.replace(evidence=_ranked(spec))
     assert len(names(pipe, strong, over=over, modes="dg")) == 3
-    found = sweep_conditions(strong, pipe, over={"window": [{"unit": "step_fraction", "low": 0, "high": 0.5}, "0-0.5"]})
+    found = sweep_conditions(
+        strong, pipe, over={"window": [{"unit": "step_fraction", "low": 0, "high": 0.5}, "sigma:0-0.5"]}
+    )
     assert len({c.name for c in found}) == len(found) == 2 + 4
 
 

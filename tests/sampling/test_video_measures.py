@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from workbench.analysis.stas_rule import MOTION
 from workbench.errors import WorkbenchError
 from workbench.sampling.clip_statistics import FEATURES, clip_distance, clip_statistics, distance, features
 from workbench.sampling.measures import blur
@@ -92,6 +93,18 @@ def test_a_steady_fade_does_not_flicker_and_motion_counts_little() -> None:
     video = moving(0, 1)
     flickering = np.clip(video + 0.05 * (-1.0) ** np.arange(FRAMES)[:, None, None, None], 0, 1)
     assert temporal_flicker(flickering) > 5 * temporal_flicker(video)
+
+
+def test_flicker_does_not_pass_for_motion_in_the_guard_of_the_trial() -> None:
+    def guard(video: np.ndarray) -> float:
+        return float(features(video)[FEATURES.index(MOTION)])
+
+    flicker = 0.05 * (-1.0) ** np.arange(FRAMES)[:, None, None, None]
+    video, standing = moving(0, 1), still() + flicker
+    assert frame_difference(standing) > 2 * frame_difference(video), "by the amount of change it would move more"
+    assert guard(standing) < guard(video) - np.log(4)
+    assert guard(video + flicker) == pytest.approx(guard(video), abs=0.05)
+    assert guard(still()) < guard(standing)
 
 
 def test_a_blurred_first_frame_is_less_sharp() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from PIL import Image
 
 from tests.tiny_wan import SIZE, encode_wan, tiny_wan
 from workbench.errors import UnsupportedModelError, WorkbenchError
@@ -25,8 +24,8 @@ from workbench.sampling.save import save_comparison
 from workbench.sampling.semantic import load_clip_reference
 from workbench.sampling.spectrum import Reference
 from workbench.sampling.temporal import VIDEO_MEASURES, temporal_flicker
-from workbench.sampling.video_files import STRIP, frame_strip, frames_of, save_video
 from workbench.sampling.video_measures import VIDEO_TABLE
+from workbench.store.video_files import frames_of
 
 PROMPTS = ["red apple", "dog face"]
 CALL: dict[str, Any] = {
@@ -91,31 +90,6 @@ def test_what_is_no_number_of_frames_is_refused(wan: Any, pipe: Any, tmp_path: P
         sample(wan, modes="cfg", compare=True, **CALL)
     with pytest.raises(UnsupportedModelError, match="WanPipeline makes videos"):
         check_images(wan)
-
-
-def test_frames_come_back_from_both_files_as_they_were(tmp_path: Path) -> None:
-    video = np.random.default_rng(0).integers(0, 256, (7, 16, 24, 3)).astype(np.uint8)
-    animation = save_video(video, tmp_path / "a.png", fps=4)
-    np.testing.assert_array_equal(frames_of(tmp_path / "a.png"), video)
-    with Image.open(animation) as image:
-        assert image.n_frames == 7
-        for f in range(7):
-            image.seek(f)
-            image.load()
-            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), video[f])
-            assert image.info["duration"] == 250
-    Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
-    with pytest.raises(WorkbenchError, match="no strip of frames"):
-        frames_of(tmp_path / "other.png")
-    with pytest.raises(WorkbenchError, match="uint8"):
-        save_video(video / 255, tmp_path / "b.png")
-
-
-def test_a_long_strip_goes_on_in_the_next_row(tmp_path: Path) -> None:
-    video = np.random.default_rng(0).integers(0, 256, (5, 4, STRIP // 2, 3)).astype(np.uint8)
-    assert frame_strip(video).shape == (12, STRIP, 3)
-    save_video(video, tmp_path / "a.png")
-    np.testing.assert_array_equal(frames_of(tmp_path / "a.png"), video)
 
 
 def test_a_comparison_of_videos_is_written(result: SampleResult, tmp_path: Path) -> None:

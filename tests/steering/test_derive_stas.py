@@ -125,8 +125,16 @@ def test_hierarchy_of_another_model_or_other_channels(recording, supported) -> N
         derive_stas(recording, hierarchy=other)
     with pytest.raises(SpecError, match="no result of the analysis of that name"):
         derive_stas(recording, hierarchy=recording)
-    spec = derive_stas(recording, hierarchy=supported, channels=[3, 5])
+    with pytest.raises(SpecError, match=r"channels 5 was not tested. It was tested on 3, 17. .*channels=\[3, 5\]"):
+        derive_stas(recording, hierarchy=supported, channels=[3, 5])
+    spec = derive_stas(recording, hierarchy=supported, channels=[3, 5], anyway=True)
     assert "channels 5 was not tested" in spec.evidence.notes["warning"]
+
+
+def test_hierarchy_of_all_channels_is_not_passed_over(recording, supported) -> None:
+    shared = supported.assign_attrs(verdict="not supported", specific="no")
+    with pytest.raises(SpecError, match=r"found: all three levels, but not specific to massive channels"):
+        derive_stas(recording, hierarchy=shared)
 
 
 def test_boundary_width_comes_from_the_evidence(recording, supported) -> None:
@@ -136,7 +144,7 @@ def test_boundary_width_comes_from_the_evidence(recording, supported) -> None:
 
     # The recording's width was given: six tokens, which is one row of this grid.
     assert width() == ("rows", 1, "given")
-    assert width(roles=with_roles(recording, 4)) == ("tokens", 4, "given")
+    assert width(roles=with_roles(recording, 4)) == ("fraction", 4 / 36, "given")
     assert width(supported.assign_attrs(boundary_width=12)) == ("rows", 2, "given")
     bare = recording.drop_vars("role")
     bare.attrs = {key: value for key, value in recording.attrs.items() if not key.startswith("boundary_width")}
@@ -145,6 +153,17 @@ def test_boundary_width_comes_from_the_evidence(recording, supported) -> None:
     assert width(boundary_width={"unit": "fraction", "value": 0.1}) == ("fraction", 0.1, "given")
     with pytest.raises(SpecError, match="5 x 6 x 6 tokens .* 18 tokens: .*from 1 to 17"):
         derive_stas(recording, boundary_width=18)
+
+
+def test_width_of_evidence_at_another_resolution_is_scaled_from_its_own_grid(recording, supported) -> None:
+    """12 tokens are one row of a grid of 12 columns; on this one, of 6, they would be two."""
+    finer = supported.assign_attrs(boundary_width=12, token_grid=[5, 12, 12])
+    spec = derive_stas(recording, hierarchy=finer)
+    assert spec.boundary_width.model_dump() == {"unit": "rows", "value": 1}
+    assert "warning" not in spec.evidence.notes, "it is the width that was tested there"
+    part = derive_stas(recording, hierarchy=supported.assign_attrs(boundary_width=18, token_grid=[5, 12, 12]))
+    assert part.boundary_width.model_dump() == {"unit": "fraction", "value": 18 / 144}
+    assert [part.boundary_width.tokens((5, side, side)) for side in (12, 6, 24)] == [18, 5, 72]
 
 
 def test_profile_proposes_the_width(recording, supported) -> None:
@@ -156,7 +175,7 @@ def test_profile_proposes_the_width(recording, supported) -> None:
     assert "proposes 6 tokens" in spec.recommended.source["boundary_width"]
     assert "warning" not in spec.evidence.notes
     other = derive_stas(recording, hierarchy=supported, profile=found.assign_attrs(proposed_width=4))
-    assert (other.boundary_width.unit, other.boundary_width.value) == ("tokens", 4)
+    assert other.boundary_width.tokens((5, 6, 6)) == 4
     assert "tested with a boundary width of 6 tokens" in other.evidence.notes["warning"]
     none = derive_stas(recording, profile=found.assign_attrs(proposed_width=0, verdict="no plateau found"))
     assert none.evidence.provenance["boundary_width"] == "given", "the recording's"

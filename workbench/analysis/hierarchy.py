@@ -45,6 +45,7 @@ def hierarchy(
     recording: xr.Dataset,
     *,
     channels: Sequence[int] | None = None,
+    criterion: str = "workbench",
     branch: str = "cond",
     width: int | None = None,
     controls: int = CONTROLS,
@@ -63,6 +64,8 @@ def hierarchy(
         Of a video, tier `full`, as in `docs/schema.md`; read chunk by chunk, so it may be larger than memory.
     channels : sequence of int, optional
         Massive channels by label. Default: those that `locate` finds.
+    criterion : str
+        Criterion of `locate`, which says what is massive, and in which blocks.
     branch : str
         Branch to look at.
     width : int, optional
@@ -88,11 +91,11 @@ def hierarchy(
         channel)`): on it rests the verdict, with `overall_p` and `overall_p_corrected` over the contrasts that decide
         (`decides(contrast)`), the same of the ordinary channels (`control`) and the difference of both (`specific`);
         `overall_by_channel(contrast, channel)` and `channel_levels(channel)`, corrected over channels. `contrast_verdict`, `contrast_reason`, `contrast_specific` (yes, no, not
-        known). `trend`: ln units per level of the roles; `ordered_share`: share of prompts with the whole order.
+        known, not asked). `trend`: ln units per level of the roles; `ordered_share`: share of prompts with the whole order.
         Nulls: `shuffle_p(contrast)`, `rotation_value(rotation)` the boundary minus the rest after each rotation,
         `rotation_p(layer, timestep)` and `_corrected`. `frame_magnitude(frame, place)`. Dynamics: `sigma_slope(contrast)`,
         also `_by_layer`; `early`, `late`, `early_minus_late`, `dynamics(contrast)` in words; `magnitude_sigma_slope(role)`.
-        All but p-values and words have `_low` and `_high`. Attributes: `verdict` (is it first > boundary > interior?),
+        All but p-values and words have `_low` and `_high`. Attributes: `verdict` (is it first > boundary > interior, of massive channels?),
         `levels` (one of `hierarchy_rule.LEVELS`), `verdict_reason`, `specific`, `control_levels`, `rotation_p`, and what was asked.
 
     Raises
@@ -110,7 +113,7 @@ def hierarchy(
     places = places_of(recording, width)
     need_hidden(recording)
     visits = Visits(recording, branch)
-    chosen = choose(recording, visits, channels, branch)
+    chosen = choose(recording, visits, channels, branch, criterion)
     ordinary = control_channels(visits, chosen.anywhere, chosen.labels, controls)
     labels = visits.recording["channel"].values
     at_K = np.asarray([int(np.flatnonzero(labels == c)[0]) for c in (*chosen.labels, *ordinary)], dtype=np.int64)

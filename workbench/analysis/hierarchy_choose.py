@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
     labels : list of int
         Strongest first, or as the caller gave them.
     massive_LK : array of bool
-        Where they are massive, by the default criterion; all False where that is not known.
+        Where they are massive, by the criterion; all False where that is not known.
     anywhere : set of int
         All channels that are massive at some layer, chosen or not: none of them is ordinary.
     source : str
@@ -40,8 +40,10 @@ class Chosen(NamedTuple):
     source: str
 
 
-def choose(recording: xr.Dataset, visits: Visits, channels: Sequence[int] | None, branch: str) -> Chosen:
-    """Channels given by the caller, or those that `locate` finds.
+def choose(
+    recording: xr.Dataset, visits: Visits, channels: Sequence[int] | None, branch: str, criterion: str
+) -> Chosen:
+    """Channels given by the caller, or those that `locate` finds by the criterion.
 
     Raises
     ------
@@ -60,8 +62,9 @@ def choose(recording: xr.Dataset, visits: Visits, channels: Sequence[int] | None
         if visits.channels_missing:  # no ratio to the median channel, so none can be said to be massive
             nowhere = np.zeros((len(visits.layers), len(given)), dtype=bool)
             return Chosen(given, nowhere, set(given), "channels given by the caller")
-    # Statistics suffice for the criterion that decides; with hidden states, others would read all of them.
-    found = locate(recording.drop_vars("hidden", errors="ignore"), branch=branch, resamples=1)
+    # Statistics suffice for the default; with hidden states, others would read all of them.
+    read = recording.drop_vars("hidden", errors="ignore") if criterion == "workbench" else recording
+    found = locate(read, criterion=criterion, branch=branch, resamples=1)
     at = found["massive"].sel(criterion=found.attrs["criterion"]).transpose("layer", "channel")
     anywhere = {int(c) for c in found["channel"].values[at.values.any(axis=0)]}
     source = f"{found.attrs['criterion']} (version {found.attrs['criterion_version']})"

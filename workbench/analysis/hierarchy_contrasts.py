@@ -24,6 +24,8 @@ ROWS_COLUMNS = "row edge - column edge"
 COLUMNS = "column edge - inside"
 ROWS_FIRST = "row edge - inside, later - first frame"
 NO_DRIFT = "first - interior, drift taken out"
+STEEP_BOUNDARY = "first - boundary, beyond a steep drift"
+STEEP_INTERIOR = "first - interior, beyond a steep drift"
 
 CONTRASTS: dict[str, str] = {
     "first - boundary": "all tokens of the first frame against the boundary tokens of later frames, as the paper's roles",
@@ -36,9 +38,14 @@ CONTRASTS: dict[str, str] = {
     ROWS_COLUMNS: "the contrast of these two contrasts: what the boundary has beyond an edge of the image",
     ROWS_FIRST: "row edge - inside of later frames, minus the same of the first frame, whose edges show the same image",
     NO_DRIFT: "first - interior, same places, where a straight line through the later frames is taken on to the first",
+    STEEP_BOUNDARY: "first - boundary, same places, minus the most that a drift seen in the second frame makes of it",
+    STEEP_INTERIOR: "first - interior, same places, minus the most that a drift seen in the second frame makes of it",
 }
 
-DECIDING = (FIRST_BOUNDARY, FIRST_INTERIOR, NO_DRIFT, ROWS, ROWS_COLUMNS, ROWS_FIRST)
+STEEP = (STEEP_BOUNDARY, STEEP_INTERIOR)
+"""Bounds and no estimates: above, they tell a step from a drift; else nothing, for a step may come with a drift."""
+
+DECIDING = (FIRST_BOUNDARY, FIRST_INTERIOR, NO_DRIFT, ROWS, ROWS_COLUMNS, ROWS_FIRST, *STEEP)
 """Those on which the verdict rests, named beforehand."""
 
 SHUFFLED = (FIRST_BOUNDARY, FIRST_INTERIOR)
@@ -46,6 +53,13 @@ SHUFFLED = (FIRST_BOUNDARY, FIRST_INTERIOR)
 
 DRIFT_FRAMES = 4
 """Latent frames from which a line through the later ones is a line and not two points."""
+
+STEEP_FRAMES = 3
+"""Latent frames from which the second one can be set against later ones."""
+
+STEEPEST = 3.0
+"""Factor by which a drift may fall off from frame to frame and is still told from a step. A choice: with a larger one the
+noise of the second frame costs power, and no number of prompts tells a drift without a bound from a step."""
 
 
 def contrast_weights(places: Places) -> Floats:
@@ -60,7 +74,7 @@ def contrast_weights(places: Places) -> Floats:
             out[0, at[region]] = np.nan
         return out
 
-    step, line = first - later, first - _extrapolated(frames)
+    step, line, beyond = first - later, first - _extrapolated(frames), first - later - _steepest(frames)
     rows, columns = (mean(later, edge) - mean(later, "inside") for edge in ("row edge", "column edge"))
     return np.stack(
         [
@@ -74,6 +88,8 @@ def contrast_weights(places: Places) -> Floats:
             rows - columns,
             rows - mean(first, "row edge") + mean(first, "inside"),
             mean(line, "interior"),
+            mean(beyond, "boundary"),
+            mean(beyond, "interior"),
         ]
     )
 
@@ -84,6 +100,21 @@ def _extrapolated(frames: int) -> Floats:
         return np.full(frames, np.nan)
     x = np.arange(1, frames) - frames / 2.0
     return np.r_[0.0, 1.0 / len(x) - frames / 2.0 * x / (x**2).sum()]
+
+
+def _steepest(frames: int) -> Floats:
+    """Weights over frames of the most that a drift makes of first - later frames; NaN if too few.
+
+    It is K times the second frame over those after it, where K is the ratio of both for a drift that falls off by `STEEPEST`
+    from frame to frame. Where it falls off by less, or along a straight line, the ratio is smaller. First - later minus k times
+    the second's is linear in k, so with first - later (k = 0) above as well, it is above for every k up to K: for all such
+    drifts and all sums of them, falling or rising.
+    """
+    if frames < STEEP_FRAMES:
+        return np.full(frames, np.nan)
+    left = STEEPEST ** -np.arange(1.0, frames)
+    most = (1.0 - left.mean()) / (left[0] - left[1:].mean())
+    return most * np.r_[0.0, 1.0, np.full(frames - 2, -1.0 / (frames - 2))]
 
 
 def apply_weights(logs_XFR: NDArray[np.float32], weights_DFR: Floats) -> Floats:

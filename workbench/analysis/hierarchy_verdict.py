@@ -19,6 +19,11 @@ from workbench.analysis.hierarchy_contrasts import (
     ROWS,
     ROWS_COLUMNS,
     ROWS_FIRST,
+    STEEP,
+    STEEP_BOUNDARY,
+    STEEP_FRAMES,
+    STEEP_INTERIOR,
+    STEEPEST,
 )
 from workbench.analysis.hierarchy_dynamics import EARLY, LATE, STEADY
 from workbench.analysis.inference import Interval
@@ -32,6 +37,8 @@ SAID = {
     COLUMNS: "edge columns over the inside",
     ROWS_FIRST: "boundary rows over the inside, beyond those of the first frame",
     NO_DRIFT: "first frame over interior, beyond a drift over the later frames",
+    STEEP_BOUNDARY: "first frame over boundary, beyond a steep drift",
+    STEEP_INTERIOR: "first frame over interior, beyond a steep drift",
 }
 
 THREE = {rule.ABOVE: "supported", rule.NOT_ABOVE: "not supported", rule.OPEN: "undecided"}
@@ -67,7 +74,9 @@ class Evidence:
         return bool(np.isfinite(self.at("overall", contrast)))
 
     def specific(self, contrast: str) -> str:
-        """Whether a contrast exceeds that of ordinary channels."""
+        """Whether a contrast exceeds that of ordinary channels; not of bounds, whose difference bounds nothing."""
+        if contrast in STEEP:
+            return "not asked"
         low, high = (self.at(f"specific_{end}", contrast) for end in ("low", "high"))
         return "yes" if low > self.margin else "no" if high < self.margin else "not known"
 
@@ -92,7 +101,8 @@ def judge(result: xr.Dataset) -> None:
     states, confounded = evidence.states("overall"), bool(attrs["confound"])
     found = rule.CONFOUNDED if confounded else rule.levels(states)
     has_control = bool(result.sizes["control_channel"])
-    attrs["levels"], attrs["verdict"] = found, rule.verdict_of(found)
+    attrs["specific"] = specific_answer(evidence, states, found) if has_control else "not asked"
+    attrs["levels"], attrs["verdict"] = found, rule.verdict_of(found, attrs["specific"])
     attrs["control_levels"] = rule.levels(evidence.states("control")) if has_control else "not asked"
     specific = {name: evidence.specific(name) for name in CONTRASTS}
     verdicts = {
@@ -101,7 +111,6 @@ def judge(result: xr.Dataset) -> None:
     }
     reasons = {name: _reason(evidence, name, states.get(name)) for name in CONTRASTS}
     words = {"contrast_verdict": verdicts, "contrast_reason": reasons, "contrast_specific": specific}
-    attrs["specific"] = specific_answer(evidence, states, found) if has_control else "not asked"
     attrs["verdict_reason"] = _sentence(result, evidence, states, reasons, found)
     result.update({key: ("contrast", np.asarray(list(of.values()), dtype=TEXT)) for key, of in words.items()})
 
@@ -118,7 +127,8 @@ def _reason(evidence: Evidence, name: str, state: str | None) -> str:
     """Why one contrast got its verdict."""
     attrs, margin = evidence.attrs, evidence.margin
     if not evidence.exists(name):
-        return "it does not exist on this token grid with this boundary width"
+        few = f"it needs {STEEP_FRAMES} latent frames" if name in STEEP else ""
+        return few or "it does not exist on this token grid with this boundary width"
     span = f"{evidence.span(name)} in ln units"
     if state is None:
         return f"{span}; beside the others, it decides nothing"
@@ -166,8 +176,8 @@ def _sentence(
     named = ", ".join(map(str, channels[:6])) + (", …" if len(channels) > 6 else "")
     blocks, steps = int(result["counts"].any("channel").sum()), result.sizes["timestep"]
     of = f"channel{'s' * (len(channels) > 1)} {named} in {blocks} block{'s' * (blocks > 1)} and {steps} step{'s' * (steps > 1)}"
-    shown = "; ".join(f"{SAID[name]} {evidence.span(name)}" for name in states)
-    parts = [f"In {attrs['replication']}: {found}. Of {of}, ln units: {shown}."]
+    shown = "; ".join(f"{SAID[name]} {evidence.span(name)}" for name in states if evidence.exists(name))
+    parts = [f"In {attrs['replication']}: {rule.headline(found, attrs['specific'])}. Of {of}, ln units: {shown}."]
     if attrs["confound"]:
         parts.append(f"Confounded: {attrs['confound']}, so no difference between roles can be read as a hierarchy.")
     elif found != rule.UNDECIDED:
@@ -181,8 +191,13 @@ def _sentence(
                 "the edge columns are raised as much as the boundary's rows, or more, and the image alone may do that; the rows "
                 "of the first frame do not say that it does"
             )
+        if rule.may_drift(states):
+            why.append(
+                f"the first frame is raised by a step or by a steep drift (by up to {STEEPEST:g} times from frame to frame), not told "
+                "apart" + ("" if evidence.exists(STEEP_INTERIOR) else ": there are too few latent frames")
+            )
         parts.append(("Open: " + "; ".join(why) if why else "The contrasts agree with none of the patterns") + ".")
-    parts += [*_channels(result, found), *_ordinary(evidence), *_over_time(evidence, states, found)]
+    parts += [*_channels(result, found), *_ordinary(evidence, states, found), *_over_time(evidence, states, found)]
     parts.append(f"Boundary width {attrs['boundary_width']} tokens ({attrs['boundary_width_source']}).")
     return " ".join(parts)
 
@@ -190,10 +205,8 @@ def _sentence(
 def _cautions(evidence: Evidence, states: dict[str, str], found: str) -> list[str]:
     """What the controls that do not decide have to say."""
     parts, claimed = [], rule.CLAIMED.get(found, ())
-    if FIRST_INTERIOR in claimed and NO_DRIFT not in states:
-        parts.append(
-            "There are too few latent frames to tell a first frame that is raised from a drift over the frames."
-        )
+    if FIRST_INTERIOR in claimed:
+        parts.append(f"A drift that falls off by more than {STEEPEST:g} times from frame to frame would look the same.")
     if FIRST_INTERIOR not in claimed and states[FIRST_INTERIOR] == rule.ABOVE:
         parts.append("The first frame is above the later ones by no more than a steady drift over the frames makes it.")
     if ROWS_COLUMNS in claimed:
@@ -218,16 +231,19 @@ def _channels(result: xr.Dataset, found: str) -> list[str]:
     return [f"Channels on their own: {'; '.join(other)}."] if other and not result.attrs["confound"] else []
 
 
-def _ordinary(evidence: Evidence) -> list[str]:
+def _ordinary(evidence: Evidence, states: dict[str, str], found: str) -> list[str]:
     """What ordinary channels do, which have other statistics in the first latent frame as well."""
-    n = evidence.sizes["control_channel"]
+    n, answer = evidence.sizes["control_channel"], str(evidence.attrs["specific"])
     if not n:
-        return []
+        return ["Without ordinary channels it is not known whether this is of the massive ones alone."] * (
+            found == rule.ALL
+        )
+    of = [SAID[name] for name in rule.CLAIMED.get(found, ()) if name in states and evidence.specific(name) == answer]
     tail = {
         "yes": "; the massive channels exceed them",
-        "no": "; what is found is not specific to massive activations",
-        "not known": "; whether the massive channels exceed them throughout is not known",
-    }.get(str(evidence.attrs["specific"]), "")
+        "no": f"; what is found is not specific to massive activations: {', '.join(of)}",
+        "not known": f"; whether the massive channels exceed them throughout is not known: {', '.join(of)}",
+    }.get(answer, "")
     return [
         f"{n} ordinary channel{'s' * (n > 1)} in the same blocks: {evidence.attrs['control_levels']} (first over interior "
         f"{evidence.span(FIRST_INTERIOR, 'control')}, rows over columns {evidence.span(ROWS_COLUMNS, 'control')}){tail}."
@@ -237,7 +253,7 @@ def _ordinary(evidence: Evidence) -> list[str]:
 def _over_time(evidence: Evidence, states: dict[str, str], found: str) -> list[str]:
     """How what holds moves with the steps; where nothing holds, what moves."""
     said: dict[str, list[str]] = {EARLY: [], LATE: [], STEADY: []}
-    for name in (name for name in rule.CLAIMED.get(found, DECIDING) if name in states):
+    for name in (name for name in rule.CLAIMED.get(found, DECIDING) if name in states and name not in STEEP):
         words = evidence.dynamics(name)
         if words in said and not (words == STEADY and found not in rule.CLAIMED):
             number = "" if words == STEADY else f" (by {evidence.span(name, 'early_minus_late')})"

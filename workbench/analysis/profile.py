@@ -34,6 +34,7 @@ def profile(
     recording: xr.Dataset,
     *,
     channels: Sequence[int] | None = None,
+    criterion: str = "workbench",
     branch: str = "cond",
     width: int | None = None,
     controls: int = CONTROLS,
@@ -52,6 +53,8 @@ def profile(
         Of a video, tier `full`, as in `docs/schema.md`.
     channels : sequence of int, optional
         Channels by label. Default: those that `locate` finds.
+    criterion : str
+        Criterion of `locate`, which says what is massive, and in which blocks.
     branch : str
         Branch to look at.
     width : int, optional
@@ -91,7 +94,7 @@ def profile(
     recording = with_roles(recording, width)
     grid = grid_of(recording)
     visits = Visits(recording, branch)
-    chosen = choose(recording, visits, channels, branch)
+    chosen = choose(recording, visits, channels, branch, criterion)
     known = [int(label) for label in visits.recording["channel"].values]
     weights_LK = _weights(chosen, visits)
     counts = weights_LK.sum(axis=1) > 0

@@ -20,7 +20,18 @@ import xarray as xr
 from workbench.analysis.effects import attributes
 from workbench.analysis.gauge import lost_samples
 from workbench.analysis.stas_numbers import LEAST, contrasts, correct, summary, table_of
-from workbench.analysis.stas_rule import BETTER, MOTION, OPEN, RULE, RULE_VERSION, finding, reason, verdict
+from workbench.analysis.stas_rule import (
+    BETTER,
+    CHANGE,
+    MOTION,
+    OPEN,
+    RULE,
+    RULE_VERSION,
+    alone,
+    finding,
+    reason,
+    verdict,
+)
 from workbench.errors import AnalysisError
 
 
@@ -130,30 +141,28 @@ def _in_words(result: xr.Dataset, pairs: list[tuple[str, str, str]], alpha: floa
         judged = {name: str(words[c, m]) for m, name in enumerate(names) if better[m]}
         # A measure without a number in this table decides nothing.
         judged = {n: w for n, w in judged.items() if np.isfinite(difference[c, names.index(n)])}
-        moves = _moves(result.isel(contrast=c).sel(measure=MOTION), alpha) if MOTION in names else OPEN
+        moves, changes = (_alone(result.isel(contrast=c), name, alpha) for name in (MOTION, CHANGE))
         gone = max(lost[one] - lost[other], 0)
         needed = dict(zip(names, wanted[c].tolist(), strict=True))
         verdicts.append(verdict(judged, moves=moves, lost=gone))
-        told = reason(judged, labels, moves=moves, lost=gone, needed=needed, replicate=replicate, sharpness=sharp)
-        reasons.append(told)
+        reasons.append(
+            reason(
+                judged, labels, moves=moves, lost=gone, needed=needed, replicate=replicate, sharpness=sharp,
+                changes=changes or OPEN,
+            )
+        )  # fmt: skip
     result["finding"] = (("contrast", "measure"), words.astype(str))
     return result.assign_coords(
         verdict=("contrast", np.array(verdicts, dtype=str)), reason=("contrast", np.array(reasons, dtype=str))
     )
 
 
-def _moves(numbers: xr.Dataset, alpha: float) -> str:
-    """Finding in `MOTION` for the verdict: a guard, so no correction may hide a loss."""
-    of = {key: float(numbers[key].values) for key in ("low", "high", "margin", "p_value", "p_equivalent")}
-    return finding(
-        of["low"],
-        of["high"],
-        of["margin"],
-        better=0,
-        p_corrected=of["p_value"],
-        p_equivalent=of["p_equivalent"],
-        alpha=alpha,
-    )
+def _alone(contrast: xr.Dataset, measure: str, alpha: float) -> str | None:
+    """Finding of one contrast in a measure of its own (`stas_rule.alone`); None where that was not measured."""
+    if measure not in contrast["measure"].values:
+        return None
+    at = contrast.sel(measure=measure)
+    return alone({key: float(at[key]) for key in ("low", "high", "margin", "p_value", "p_equivalent")}, alpha)
 
 
 def _overall(result: xr.Dataset, least: float, alpha: float) -> dict[str, Any]:

@@ -37,12 +37,12 @@ GAUGES = {
 
 RULE = (
     "Gain: {gain}. Of the STAS condition and the settings of the grid, those that on the choosing half of the prompts lose no video, are in "
-    "no judged measure shown to be worse (corrected for all of them) and don't move less (by that alone), the one with the largest lower bound "
+    "no judged measure shown to be worse (corrected for all of them) and don't move less (`temporal_power_0`, the slow change, by that alone), the one with the largest lower bound "
     "({level:.0%} interval) of the gain, where that is above 0. Supported: on the other half, which had no say, its gain is better (lower "
     "bound above 0, p < {alpha:g}, not within what counts, {margin:.3g}), and the same holds of videos, judged measures and motion. Not "
     "supported: every setting is shown, on all prompts, to gain less than what counts, or to lose something of these. Else undecided."
 )
-RULE_VERSION = 1
+RULE_VERSION = 2
 
 SHOWN_NO_GAIN = (EQUAL, AT_MOST, WORSE)
 

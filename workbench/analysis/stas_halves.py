@@ -15,7 +15,7 @@ from workbench.analysis.clip_distance import DISTRIBUTION
 from workbench.analysis.effects import Floats, replicates
 from workbench.analysis.gauge import lost_samples
 from workbench.analysis.stas_numbers import Table, contrasts, correct, table_of
-from workbench.analysis.stas_rule import EQUAL, LESS, MOTION, WORSE, finding
+from workbench.analysis.stas_rule import EQUAL, LESS, MOTION, WORSE, alone, finding
 
 OWN = "own_clip_distance"
 JUDGED = "judged"
@@ -177,8 +177,10 @@ def _scores(
     others = [m for m in range(len(table.names)) if better[m] and m != g and np.isfinite(found["difference"][c, m])]
     words = {table.names[m]: said(m) for m in others}
     harm = [f"worse: {name.replace('_', ' ')}" for name, word in words.items() if word == WORSE]
-    if MOTION in table.names and _moves(found, c, table.names.index(MOTION), margin, alpha) == LESS:
-        harm.append("the videos move less")
+    if MOTION in table.names:
+        m = table.names.index(MOTION)
+        of = {key: float(found[key][c, m]) for key in ("low", "high", "p_value", "p_equivalent")}
+        harm += ["the videos move less"] if alone(of | {"margin": float(margin[m])}, alpha) == LESS else []
     gone = int(lost_R.sum())
     harm += [f"{gone} lost"] if gone else []
     within = [m for m in others if _worst(better[m], low[m], high[m]) > -margin[m] or words[table.names[m]] == EQUAL]
@@ -198,14 +200,6 @@ def _scores(
         kept=f"no other judged measure is shown to be worse ({len(within)} of {len(others)} are shown not to be)",
         needed=float(found["needed"][c, g]),
         n=int(rows.sum()),
-    )  # fmt: skip
-
-
-def _moves(found: dict[str, Floats], c: int, m: int, margin: Floats, alpha: float) -> str:
-    """Finding in `MOTION`, of it alone: a guard, so no correction may hide a loss (as in `stas`)."""
-    of = {key: float(found[key][c, m]) for key in ("low", "high", "p_value", "p_equivalent")}
-    return finding(
-        of["low"], of["high"], float(margin[m]), better=0, p_corrected=of["p_value"], p_equivalent=of["p_equivalent"], alpha=alpha
     )  # fmt: skip
 
 

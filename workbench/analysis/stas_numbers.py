@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from workbench.analysis import inference
 from workbench.analysis.clip_distance import DISTRIBUTION, LABEL, UNIT, Clips, apart, change, clips_of, moments, swapped
 from workbench.analysis.effects import Floats, interval, replicates, values
+from workbench.analysis.stas_rule import MOTION
 
 LEAST = 0.2
 """Smallest difference that counts, in standard deviations over prompts of the unsteered videos: a small effect in Cohen's (1988)
@@ -56,11 +57,11 @@ class Table(NamedTuple):
 
 def table_of(measured: xr.Dataset, plain: str, least: float, prompts: list[str]) -> tuple[Table, xr.Dataset]:
     """What is compared, and a result that has its coordinates and margins; the distance to the clips is its last measure."""
-    kinds = [str(kind) for kind in measured["kind"].values]
+    kinds, names = [str(kind) for kind in measured["kind"].values], [str(name) for name in measured["measure"].values]
     kept = [
         m
         for m, kind in enumerate(kinds)
-        if kind != "statistic" and str(measured["measure"].values[m]) != "low_pass_similarity"
+        if (kind != "statistic" and names[m] != "low_pass_similarity") or names[m] == MOTION
     ]
     part = measured.isel(measure=kept)
     values_PKM = replicates(values(part), prompts)

@@ -9,19 +9,23 @@ import numpy as np
 BETTER, WORSE, EQUAL, AT_MOST, OPEN = "better", "worse", "equal", "not better", "undecided"
 MORE, LESS = "more", "less"
 
-MOTION = "frame_difference"
-"""A video that stands still is steady, smooth and alike: with less of this, gains in time are none. It is the amount of change, which
-flicker and noise add to: where they are what is gone, a gain is called mixed, and the reason says so."""
+MOTION = "temporal_power_0"
+"""A video that stands still is steady, smooth and alike: with less of this, gains in time are none. It is the slow change (below 1/8
+cycles a frame): flicker that comes does not pass for motion, and flicker that goes does not pass for a standstill
+(docs/measures.md). A motion of the same extent that is slower leaves it as it is."""
+
+CHANGE = "frame_difference"
+"""The amount of change from frame to frame, flicker and motion alike: less of it is said, and decides nothing."""
 
 RULE = (
     "Of every measure in which a direction is better: better or worse, if its simultaneous interval (BCa, widened to Student's t, "
     "Bonferroni over the judged measures of the contrast) lies on one side of 0 and p (sign flips over prompts, Holm) is below "
     "{alpha:g}; equal, if two one-sided tests (Holm) show the difference to be within ±{least:g} of the standard deviation of the "
     "unsteered videos over prompts, also where it is not 0; not better, if the interval lies below that margin; else undecided. Of a "
-    "contrast: supported, if some measure is better and none worse, no video was lost, and the videos do not move less (by the interval and p of that alone: a guard takes no correction); not supported, if "
+    "contrast: supported, if some measure is better and none worse, no video was lost, and the videos do not move less (of `temporal_power_0`, the slow change, by its interval and p alone: a guard takes no correction); not supported, if "
     "every measure is equal, not better or worse; mixed, if some are better and others worse, or it moves less; else undecided."
 )
-RULE_VERSION = 2
+RULE_VERSION = 3
 
 
 def finding(
@@ -58,7 +62,18 @@ def finding(
     return OPEN
 
 
-def verdict(found: Mapping[str, str], *, moves: str, lost: int) -> str:
+def alone(numbers: Mapping[str, float], alpha: float) -> str:
+    """Finding in `MOTION` or `CHANGE`, of it alone: more, less, equal or undecided. A guard, so no correction may hide a loss.
+
+    `numbers`: ``low``, ``high`` and ``p_value`` of its own, ``p_equivalent``, ``margin``.
+    """
+    return finding(
+        numbers["low"], numbers["high"], numbers["margin"], better=0, p_corrected=numbers["p_value"],
+        p_equivalent=numbers["p_equivalent"], alpha=alpha,
+    )  # fmt: skip
+
+
+def verdict(found: Mapping[str, str], *, moves: str | None, lost: int) -> str:
     """Of one contrast: supported, not supported, mixed or undecided, by `RULE`.
 
     Parameters
@@ -66,7 +81,7 @@ def verdict(found: Mapping[str, str], *, moves: str, lost: int) -> str:
     found : mapping
         Judged measure → finding.
     moves : str
-        Finding in `MOTION`.
+        Finding in `MOTION`; None where it was not measured.
     lost : int
         Videos that are not finite though the other condition's are.
     """
@@ -82,15 +97,17 @@ def reason(
     found: Mapping[str, str],
     labels: Mapping[str, str],
     *,
-    moves: str,
+    moves: str | None,
     lost: int,
     needed: Mapping[str, float],
     replicate: str,
     sharpness: Collection[str] = (),
+    changes: str = OPEN,
 ) -> str:
     """The sentence of a verdict: measures by what is found, motion, lost videos, and how many prompts would decide.
 
-    `sharpness`: measures that over-sharpening raises too.
+    `moves`: finding in `MOTION`, None where that was not measured. `sharpness`: measures that over-sharpening raises too. `changes`:
+    finding in `CHANGE`.
     """
     parts = []
     for word in (BETTER, WORSE, EQUAL, AT_MOST, OPEN):
@@ -99,14 +116,12 @@ def reason(
     better = {name for name, said in found.items() if said == BETTER}
     if better and better <= set(sharpness):
         parts.append("only sharpness is better, and nothing here tells detail from over-sharpening")
-    parts += (
-        [
-            "the videos move less, so that gains in time may be a standstill (or the flicker that is gone: this holds it too)"
-        ]
-        if moves == LESS
-        else []
-    )
+    if moves == LESS:
+        parts.append("the videos move less, so that gains in time may be a standstill")
+    elif better and changes == LESS:
+        parts.append("less changes from frame to frame: flicker that is gone, or a motion that is slower")
     parts += ["the videos move more"] if moves == MORE else []
+    parts += [f"whether they move less is not known ({MOTION} was not measured)"] if better and moves is None else []
     parts += [f"{lost} video{'s' if lost > 1 else ''} not finite"] if lost else []
     still = [needed[name] for name, said in found.items() if said == OPEN]
     if still:

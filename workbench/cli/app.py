@@ -23,7 +23,9 @@ from workbench.cli.options import (
     Revision,
     Seeds,
     Store,
+    Strict,
     Width,
+    Window,
     parse_channels,
     parse_grid,
     parse_seeds,
@@ -173,7 +175,7 @@ def derive_dg(
     weight: Annotated[float | None, typer.Option(help="w; default: the documented one.")] = None,
     action: Annotated[str, typer.Option(help="zero, scale (by --retention) or mean (over tokens).")] = "zero",
     retention: Annotated[float | None, typer.Option(help="rho of `--action scale`, 0 to 1.")] = None,
-    window: Annotated[str, typer.Option(help="Noise levels at which it acts, like `0.2-0.6`.")] = "auto",
+    window: Window = "auto",
     sweep: Annotated[
         Path | None, typer.Option(help="Folder that `sweep` wrote: its best setting is taken, and its evidence.")
     ] = None,
@@ -194,7 +196,7 @@ def derive_dg(
         weight="auto" if weight is None else weight,
         action=action,  # type: ignore[arg-type]
         retention=retention,
-        window="auto" if window == "auto" else parse_window(window),
+        window=parse_window(window),
         sweep=sweep,
         mode=mode,
     )
@@ -214,6 +216,7 @@ def sample(
         list[str] | None,
         typer.Option(help="plain, cfg, dg, cfg+dg, stas or cfg+stas; repeatable [with CFG, and the spec]."),
     ] = None,
+    strict: Strict = True,
     comparing: Annotated[bool, typer.Option("--compare", help="All modes, a labelled grid, numbers.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for images or videos.")] = Path("reports/samples"),
     batch: Annotated[int, typer.Option(help="Samples generated together.")] = 4,
@@ -237,7 +240,7 @@ def sample(
         load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=read_prompts(list(prompts)),
         seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, spec=spec,
         modes=mode, compare=comparing and not mode, batch_size=batch,
-        height=height, width=width, num_frames=frames, progress=not quiet,
+        height=height, width=width, num_frames=frames, strict=strict, progress=not quiet,
     )  # fmt: skip
     if comparing:
         show.sampled(save_comparison(result, out, overwrite=force).differences, out)

@@ -40,6 +40,14 @@ Steps = Annotated[int | None, typer.Option(help="Denoising steps [the recording'
 Guidance = Annotated[float | None, typer.Option(help="Guidance scale s [the recording's or the spec's].")]
 Strict = Annotated[bool, typer.Option(help="Refuse other weights of the architecture than the spec's.")]
 
+Window = Annotated[
+    str,
+    typer.Option(
+        help="Steps at which it acts: `step_fraction:0-0.4` (shares of the steps, the first 20 of 50), `sigma:0.6-1` (noise "
+        "levels), all, early, middle or late."
+    ),
+]
+
 #: More seeds than this in one range are a slip.
 _MOST = 1_000_000
 
@@ -84,16 +92,11 @@ def parse_grid(text: str) -> int | list[int]:
     return numbers if "," in text else numbers[0]
 
 
-def parse_window(text: str, unit: str = "sigma") -> dict[str, Any]:
-    """``"0.2-0.6"`` to a window in noise levels, or in another unit of 0 to 1."""
-    low, _, high = text.partition("-")
-    try:
-        return {"unit": unit, "low": float(low), "high": float(high)}
-    except ValueError:
-        raise WorkbenchError(
-            f"window = {text!r} can't be read; write two {'noise levels' if unit == 'sigma' else 'shares of the steps'}, "
-            "0 to 1, like 0.2-0.6."
-        ) from None
+def parse_window(text: str) -> Any:
+    """A window of the spec; ``auto`` stays."""
+    from workbench.steering.windows import read
+
+    return text if text == "auto" else read(text)
 
 
 def texts(prompts: list[str] | None) -> list[str] | None:

@@ -151,14 +151,18 @@ def tried(name: str, evidence: xr.Dataset) -> None:
 
     Parameters
     ----------
-    name : {"causal", "disruption", "sweep", "baselines", "profile", "hierarchy", "stas"}
+    name : {"causal", "disruption", "sweep", "baselines", "profile", "hierarchy", "stas", "stas_choice"}
     evidence : xr.Dataset
         What that analysis returned.
     """
+    from workbench.report.choice import choice_section
     from workbench.report.trials import TRIED
     from workbench.report.video import ANALYSED, effects
 
-    tables = [effects(evidence)] if name == "stas" else (TRIED | ANALYSED)[name](evidence, {}).tables
+    if name == "stas_choice":
+        tables = choice_section(evidence).tables
+    else:
+        tables = [effects(evidence)] if name == "stas" else (TRIED | ANALYSED)[name](evidence, {}).tables
     for one in tables:
         kept = one.get("brief", range(len(one["head"])))  # the whole table is in the report
         table(one["caption"], [one["head"][i] for i in kept], [[row[i] for i in kept] for row in one["rows"]])

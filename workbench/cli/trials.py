@@ -9,28 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.app import app
-from workbench.cli.options import (
-    Batch,
-    Criterion,
-    Device,
-    Dtype,
-    Guidance,
-    Height,
-    Limit,
-    Model,
-    ModelOption,
-    Quiet,
-    Revision,
-    Seeds,
-    Steps,
-    Strict,
-    TrialPrompts,
-    Width,
-    Yes,
-    parse_channels,
-    parse_seeds,
-    texts,
-)
+from workbench.cli.options import Criterion, Model, ModelOption, Strict, Yes, parse_channels
+from workbench.cli.runs import Run, trial
 from workbench.errors import WorkbenchError
 
 #: What `--over layer` and so on stand for where no values are given.
@@ -44,16 +24,11 @@ DEFAULT_GRID: dict[str, list[Any]] = {
 
 
 @app.command()
+@trial
 def disruption(
     model: Model,
     store: Annotated[Path, typer.Option(help="A recording of the model.")],
     out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/disruption"),
-    prompts: TrialPrompts = None,
-    seeds: Seeds = "0",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
     layers: Annotated[str | None, typer.Option(help="Blocks, like `transformer_blocks.3` or `0:4` [all].")] = None,
     channels: Annotated[str | None, typer.Option(help="Massive channels, like `66,226` [located].")] = None,
     criterion: Criterion = "workbench",
@@ -62,32 +37,26 @@ def disruption(
     product: Annotated[bool, typer.Option("--product", help="All windows at all layers.")] = False,
     draws: Annotated[int, typer.Option(help="Draws of each random control.")] = 2,
     windows: Annotated[bool, typer.Option(help="Also thirds of the trajectory, at half depth.")] = True,
-    batch: Batch = 8,
-    limit: Limit = 60.0,
-    yes: Yes = False,
-    revision: Revision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: Run,
 ) -> None:
     """What massive channels carry: zero them at each layer in turn, beside controls, from the same seeds."""
-    from workbench import disrupt, load_pipeline
+    from workbench import disrupt
     from workbench import disruption as analyse
     from workbench import open as open_store
     from workbench.cli import show
 
     recording = open_store(store)
     measured = disrupt(
-        load_pipeline(model, revision=revision, dtype=dtype, device=device), recording, out=out, prompts=texts(prompts),
-        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width,
-        layers=_blocks(layers, recording), channels=parse_channels(channels),
+        run.pipeline(model), recording, out=out, layers=_blocks(layers, recording), channels=parse_channels(channels),
         criterion=criterion, branches=branches, product=product, draws=draws, **({"kinds": kinds} if kinds else {}),
-        **({} if windows else {"windows": {}}), batch_size=batch, progress=not quiet, limit_s=60 * limit, yes=yes,
+        **({} if windows else {"windows": {}}), **run.call,
     )  # fmt: skip
     show.tried("disruption", analyse(measured))
 
 
 @app.command()
+@trial
 def sweep(
     spec: Annotated[Path, typer.Argument(help="A steering spec.")],
     model: ModelOption,
@@ -102,38 +71,24 @@ def sweep(
     store: Annotated[Path | None, typer.Option(help="A recording of the model, for `channels=matched`.")] = None,
     mode: Annotated[list[str] | None, typer.Option(help="dg or cfg+dg; repeatable [both].")] = None,
     strict: Strict = True,
-    prompts: TrialPrompts = None,
-    seeds: Seeds = "0",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
-    batch: Batch = 8,
-    limit: Limit = 60.0,
-    yes: Yes = False,
-    revision: Revision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: Run,
 ) -> None:
     """Which setting of Detail Guidance is best, if any: every combination from the same seeds."""
-    from workbench import load_pipeline
     from workbench import open as open_store
-    from workbench import sweep as run
+    from workbench import sweep as vary
     from workbench.analysis.sweep import sweep as analyse
     from workbench.cli import show
 
-    measured = run(
-        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), over=parse_over(over),
-        prompts=texts(prompts), seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height,
-        width=width, out=out, strict=strict, **({"modes": mode} if mode else {}),
-        recording=None if store is None else open_store(store), batch_size=batch, model_name=model,
-        progress=not quiet, limit_s=60 * limit, yes=yes,
+    measured = vary(
+        spec, run.pipeline(model), over=parse_over(over), out=out, strict=strict, **({"modes": mode} if mode else {}),
+        recording=None if store is None else open_store(store), model_name=model, **run.call,
     )  # fmt: skip
     show.tried("sweep", analyse(measured))
 
 
 @app.command()
+@trial
 def baselines(
     spec: Annotated[Path, typer.Argument(help="A steering spec.")],
     model: ModelOption,
@@ -143,32 +98,18 @@ def baselines(
     draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 2,
     strict: Strict = True,
     out: Annotated[Path, typer.Option(help="Folder for images and numbers.")] = Path("stores/baselines"),
-    prompts: TrialPrompts = None,
-    seeds: Seeds = "0",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
-    batch: Batch = 8,
-    limit: Limit = 60.0,
-    yes: Yes = False,
-    revision: Revision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: Run,
 ) -> None:
     """Detail Guidance beside CFG scales, other channels and other guidances, from the same seeds."""
-    from workbench import baselines as run
-    from workbench import load_pipeline
+    from workbench import baselines as compare
     from workbench import open as open_store
     from workbench.analysis.baselines import baselines as analyse_baselines
     from workbench.cli import show
 
-    measured = run(
-        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), prompts=texts(prompts),
-        seeds=parse_seeds(seeds), steps=steps, guidance_scale=guidance, height=height, width=width, out=out, draws=draws,
-        strict=strict, recording=None if store is None else open_store(store), batch_size=batch,
-        model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
+    measured = compare(
+        spec, run.pipeline(model), out=out, draws=draws, strict=strict,
+        recording=None if store is None else open_store(store), model_name=model, **run.call,
     )  # fmt: skip
     show.tried("baselines", analyse_baselines(measured))
 

@@ -9,32 +9,19 @@ import typer
 
 from workbench.cli.app import app, derive_app
 from workbench.cli.options import (
-    Batch,
     Branch,
     Criterion,
-    Device,
-    Dtype,
     Force,
     Frames,
-    Guidance,
-    Height,
-    Limit,
     ModelOption,
-    Quiet,
-    Revision,
-    Seeds,
-    Steps,
     Store,
     Strict,
-    TrialPrompts,
-    Width,
-    Yes,
+    Window,
     parse_channels,
-    parse_seeds,
     parse_window,
     refuse_existing,
-    texts,
 )
+from workbench.cli.runs import Run, trial
 from workbench.cli.trials import parse_over
 
 Channels = Annotated[str | None, typer.Option(help="Massive channels, like `66,226` [located].")]
@@ -79,9 +66,7 @@ def derive_stas(
         int | None, typer.Option(help="Boundary width in tokens [the proposed, or the recording's].")
     ] = None,
     reference: Annotated[str, typer.Option(help="The maximum of each channel, or joint over them.")] = "auto",
-    window: Annotated[
-        str, typer.Option(help="Share of the steps in which it acts, like `0-0.4`: the first 20 of 50.")
-    ] = "auto",
+    window: Window = "auto",
     branches: Annotated[str, typer.Option(help="cond, uncond, or both by a comma.")] = "auto",
     sweep: Annotated[
         Path | None,
@@ -102,10 +87,10 @@ def derive_stas(
     refuse_existing(out, force)
     # Everything is read before the first analysis: these may take minutes.
     given = None if channels == "auto" else parse_channels(channels)
-    alphas, steps = (_alpha(alpha_first), _alpha(alpha_boundary)), "auto" if window == "auto" else _steps(window)
+    alphas, steps = (_alpha(alpha_first), _alpha(alpha_boundary)), parse_window(window)
     evidence: dict[str, Any] = {}
     if "hidden" in recording:
-        asked: dict[str, Any] = {"channels": given, "width": width}
+        asked: dict[str, Any] = {"channels": given, "criterion": criterion, "width": width}
         evidence = {"hierarchy": test(recording, **asked), "profile": read(recording, **asked)}
         for name, result in evidence.items():
             show.tried(name, result)
@@ -128,6 +113,7 @@ def derive_stas(
 
 
 @app.command("stas-trial")
+@trial
 def stas_trial(
     spec: Annotated[Path, typer.Argument(help="A spec of STAS.")],
     model: ModelOption,
@@ -139,52 +125,34 @@ def stas_trial(
         list[str] | None,
         typer.Option(
             help=f"Also other settings: keys of `{_GRID_KEYS}`, or one key with values, like `alpha=0.8,1.2` or "
-            "`window=0.6-1` (noise levels); repeatable."
+            "`window=sigma:0.6-1` (or `step_fraction:0.6-1`); repeatable."
         ),
     ] = None,
     product: Annotated[bool, typer.Option("--product", help="All combinations of --over.")] = False,
     draws: Annotated[int, typer.Option(help="Sets of matched channels.")] = 1,
     strict: Strict = True,
     out: Annotated[Path, typer.Option(help="Folder for videos and numbers.")] = Path("stores/stas"),
-    prompts: TrialPrompts = None,
-    seeds: Seeds = "0",
-    steps: Steps = None,
-    guidance: Guidance = None,
-    height: Height = None,
-    width: Width = None,
     frames: Frames = None,
-    batch: Batch = 8,
-    limit: Limit = 60.0,
-    yes: Yes = False,
-    revision: Revision = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    quiet: Quiet = False,
+    *,
+    run: Run,
 ) -> None:
     """What STAS does: videos without it, with it, and with the paper's controls, from the same seeds."""
-    from workbench import load_pipeline, stas_effects
     from workbench import open as open_store
-    from workbench import stas_trial as run
+    from workbench import stas_effects
+    from workbench import stas_trial as try_out
+    from workbench.analysis.stas_choice import stas_choice
     from workbench.cli import show
     from workbench.sampling.stas_conditions import CONTROLS
     from workbench.sampling.stas_grid import GRID
 
-    measured = run(
-        spec, load_pipeline(model, revision=revision, dtype=dtype, device=device), out=out,
-        recording=None if store is None else open_store(store), controls=controls or CONTROLS, draws=draws,
-        over=parse_over(over, GRID) if over else None, product=product, prompts=texts(prompts), seeds=parse_seeds(seeds),
-        steps=steps, guidance_scale=guidance, height=height, width=width, num_frames=frames, strict=strict,
-        batch_size=batch, model_name=model, progress=not quiet, limit_s=60 * limit, yes=yes,
+    measured = try_out(
+        spec, run.pipeline(model), out=out, recording=None if store is None else open_store(store), strict=strict,
+        controls=controls or CONTROLS, draws=draws, over=parse_over(over, GRID) if over else None, product=product,
+        num_frames=frames, model_name=model, **run.call,
     )  # fmt: skip
     show.tried("stas", stas_effects(measured))
-
-
-def _steps(text: str) -> Any:
-    """A window of steps; that at the end itself is left out."""
-    from workbench.steering.windows import part
-
-    given = parse_window(text, "step_fraction")
-    return part(given["low"], given["high"])
+    if over:
+        show.tried("stas_choice", stas_choice(measured))
 
 
 def _alpha(text: str) -> Any:

@@ -21,6 +21,8 @@ GROUPS = {
         "first - boundary, same places",
         "first - interior, same places",
         "first - interior, drift taken out",
+        "first - boundary, beyond a steep drift",
+        "first - interior, beyond a steep drift",
     ),
     "boundary or image edge": (
         "row edge - inside",
@@ -35,6 +37,8 @@ _SHORT = {
     "first - boundary, same places": "first - boundary",
     "first - interior, same places": "first - interior",
     "first - interior, drift taken out": "first - interior, no drift",
+    "first - boundary, beyond a steep drift": "first - boundary, steep drift",
+    "first - interior, beyond a steep drift": "first - interior, steep drift",
     "row edge - inside": "rows - inside",
     "column edge - inside": "columns - inside (control)",
     "row edge - column edge": "rows - columns",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from workbench.analysis.clip_distance import DISTRIBUTION
-from workbench.analysis.stas_rule import BETTER, EQUAL, LESS, MORE, WORSE
+from workbench.analysis.stas_rule import BETTER, EQUAL, LESS, MORE, MOTION, WORSE
 from workbench.analysis.visits import too_few
 from workbench.figures import style
 
@@ -25,7 +25,7 @@ SHOWN = (
     "first_frame_sharpness",
     "own_clip_distance",
     DISTRIBUTION,
-    "frame_difference",
+    MOTION,
 )
 """Measures that get a column, where the table has them; the table has all that were measured."""
 
@@ -36,7 +36,7 @@ HEADS = {
     "first_frame_sharpness": "first-frame\nsharpness",
     "own_clip_distance": "distance to\nown real clip",
     DISTRIBUTION: "distance to\nall real clips",
-    "frame_difference": "amount of\nchange",
+    MOTION: "slow\nchange",
 }
 
 SURE = (BETTER, WORSE, MORE, LESS)
@@ -240,7 +240,7 @@ def caption(evidence: xr.Dataset) -> str:
         "Filled: the difference is there (corrected over the judged measures); grey: shown to be smaller than what counts (band); open: "
         "undecided. At the right, in words, all measures of a row together. A control differs from STAS in one thing: other channels (the "
         "lowest, or ordinary ones that together hold as much), all tokens, zeroed instead of steered, late steps. A video that stands still "
-        f"has no flicker and is perfectly consistent: the amount of change says whether it does. n = {attrs['replication']}.{some}"
+        f"has no flicker and is perfectly consistent: the slow change (below 1/8 cycles a frame) says whether it does. n = {attrs['replication']}.{some}"
         + (f" Left out: {'; '.join(left)}." if left else "")
         + f" Verdict ({attrs['analysis']}): {attrs['verdict']}; better than every control: {attrs['selective']}."
     )

@@ -16,6 +16,7 @@ from workbench.analysis.same_model import same_model
 from workbench.errors import SpecError, WorkbenchError
 from workbench.figures import registry
 from workbench.progress import Progress
+from workbench.report.choice import choice_section
 from workbench.report.html import cards, render
 from workbench.report.markdown import markdown
 from workbench.report.sections import (
@@ -117,6 +118,7 @@ def report(
         trajectory(evidence["modulation"], drawn),
         *(section(evidence[name], drawn) for name, section in (ANALYSED | TRIED).items() if name in evidence),
         *_steered(recording, given, comparison, evidence.get("stas"), drawn, out),
+        *([choice_section(evidence["stas_choice"])] if "stas_choice" in evidence else []),
         provenance(recording),
     ]
     numbers: dict[str, Any] = {name: dict(result.attrs) for name, result in evidence.items() if name != "recording"}
@@ -163,7 +165,7 @@ def draw_all(
     -------
     evidence : dict
         ``recording``, ``locate``, ``modulation``; of videos with their hidden states ``profile`` and ``hierarchy``; and, where
-        given, ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``: what the figures are drawn from.
+        given, ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``, ``stas_choice``: what the figures are drawn from.
     drawn : dict
         Figure → its title, caption and files.
     """

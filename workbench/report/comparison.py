@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from workbench.errors import WorkbenchError
+from workbench.store.video_files import frames_of
 
 PAIRS = (("cfg", "cfg+stas"), ("plain", "stas"))
 """Modes that are set beside each other, the first pair that is there."""
@@ -54,7 +53,7 @@ def clips_of(folder: str | Path) -> list[Clip]:
     except (OSError, ValueError, KeyError):
         return []
     return [
-        Clip(_frames(folder / Path(row["file"]).name), str(row["prompt"]), int(row["seed"]), str(row["mode"]))
+        Clip(frames_of(folder / Path(row["file"]).name), str(row["prompt"]), int(row["seed"]), str(row["mode"]))
         for row in rows
         if "animation" in row
     ]
@@ -64,20 +63,3 @@ def shown_modes(clips: Sequence[Clip]) -> list[str]:
     """Which modes are set beside each other: without and with the spec, if both are there; else all."""
     there = list(dict.fromkeys(clip.mode for clip in clips))
     return next((list(pair) for pair in PAIRS if set(pair) <= set(there)), there)
-
-
-def _frames(path: Path) -> NDArray[np.uint8]:
-    """Frames of one PNG: in reading order, as many of that size as its text says."""
-    try:
-        with Image.open(path) as image:
-            count, height, width = (int(n) for n in str(image.info["frames"]).split())
-            strip = np.asarray(image.convert("RGB"))
-        frames = strip.reshape(strip.shape[0] // height, height, strip.shape[1] // width, width, 3).swapaxes(1, 2)
-        frames = frames.reshape(-1, height, width, 3)[:count]
-        if len(frames) < count or count < 1:
-            raise ValueError(f"{len(frames)} frames instead of {count}")
-    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
-        raise WorkbenchError(
-            f"{path} is no video of a comparison ({error!r}); sample again with `--compare`."
-        ) from error
-    return np.ascontiguousarray(frames)

@@ -69,6 +69,7 @@ QUESTIONS = {
     "disruption": "What do they carry?",
     "sweep": "Does Detail Guidance add detail?",
     "stas": "Does STAS make the videos better?",
+    "stas_choice": "Which setting of STAS is better than none?",
 }
 
 

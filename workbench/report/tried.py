@@ -16,6 +16,7 @@ from workbench.analysis.locate import located_channels
 from workbench.analysis.profile import profile
 from workbench.analysis.same_model import same_model
 from workbench.analysis.stas import stas_effects
+from workbench.analysis.stas_choice import stas_choice
 from workbench.analysis.sweep import sweep
 from workbench.analysis.tables import Kind, open_table
 from workbench.errors import WorkbenchError
@@ -54,7 +55,8 @@ def tried(
     Returns
     -------
     dict
-        ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``: those that can be had.
+        ``causal``, ``disruption``, ``sweep``, ``baselines``, ``stas``, and of a trial with several settings ``stas_choice``: those
+        that can be had.
 
     Raises
     ------
@@ -71,7 +73,10 @@ def tried(
     if baselines is not None:
         evidence["baselines"] = analyse_baselines(_table(baselines, "baselines", recording))
     if stas is not None:
-        evidence["stas"] = stas_effects(_table(stas, "stas", recording))
+        table = _table(stas, "stas", recording)
+        evidence["stas"] = stas_effects(table)
+        if (table["role"] == "grid").any():
+            evidence["stas_choice"] = stas_choice(table)
     return evidence
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from workbench.analysis.clip_distance import DISTRIBUTION
+from workbench.analysis.stas_rule import MOTION
 from workbench.errors import WorkbenchError
 from workbench.figures import frame_strip, preview
 from workbench.figures.hierarchy_map import minus
@@ -31,7 +32,7 @@ _MEASURES = {
     "first_frame_sharpness": "first-frame sharpness",
     "own_clip_distance": "distance to own clip",
     DISTRIBUTION: "distance to all clips",
-    "frame_difference": "change",
+    MOTION: "slow change",
 }
 
 
@@ -172,9 +173,15 @@ def steers(spec: Mapping[str, Any]) -> str:
     done = {"steer": "Steered", "scale": "Scaled", "zero": "Zeroed"}[str(spec["action"])]
     return (
         f"{done}: channel {listed(list(spec['channels']))} of the state that leaves {listed(list(spec['layers']))}; {roles}; boundary "
-        f"of {width['value']:g} {width['unit']}; {unit} from {window['low']:.3g} to {window['high']:.3g}; branches "
+        f"of {_width(width)}; {unit} from {window['low']:.3g} to {window['high']:.3g}; branches "
         f"{' and '.join(spec['branches'])}; reference {spec['reference']}."
     )
+
+
+def _width(width: Mapping[str, Any]) -> str:
+    """A boundary width in words."""
+    unit = "of a frame's tokens" if width["unit"] == "fraction" else width["unit"]
+    return f"{width['value']:.3g} {unit}"
 
 
 def _sources(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from workbench.models import layout_for
 from workbench.sampling.measured import AUTO
 from workbench.steering.parts import Window
 from workbench.steering.spec import DetailGuidanceSpec, Spec
-from workbench.steering.windows import WINDOWS
-from workbench.steering.windows import window as named_window
+from workbench.steering.windows import VALID, WINDOWS, first_of, in_digits, read, said
 
 FIXED = ("format", "spec_version", "method", "model", "branch", "recommended", "evidence", "created_by", "content_hash")
 """Keys of a spec that are no settings."""
@@ -76,7 +75,7 @@ def listed(values: Any) -> list[Any]:
 def short(value: Any) -> str:
     """A value as part of a name: safe for files, without what all values have in common."""
     if isinstance(value, float):
-        return _number(value)
+        return in_digits(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     text = text.removeprefix("transformer_blocks.")
     return "".join(c if c.isalnum() or c in "._+-" else "-" for c in text)
@@ -183,29 +182,13 @@ def _channels(value: Any, spec: DetailGuidanceSpec, layer: str, recording: xr.Da
 
 
 def window_of(value: Any) -> tuple[str, dict[str, Any]]:
-    """Label and window of one value of ``window``."""
-    if isinstance(value, str) and value in WINDOWS:
-        return value, named_window(value).model_dump(mode="json")
-    valid = f"give {', '.join(WINDOWS)}, low-high or (low, high) in σ, or unit, low and high as in a spec."
+    """Label and window of one value of ``window``: text (`workbench.steering.windows`), or as in a spec."""
+    if isinstance(value, str):
+        return value if value in WINDOWS else said(read(value)), read(value).model_dump(mode="json")
+    if not isinstance(value, (Window, Mapping)):
+        raise SpecError(f"window {value!r} is unknown; {VALID}.")
     try:
-        if isinstance(value, Window):
-            window = value
-        elif isinstance(value, Mapping):
-            window = Window.model_validate(dict(value))
-        else:
-            low, high = map(float, value.split("-") if isinstance(value, str) else value)
-            window = Window(unit="sigma", low=low, high=high)
+        window = value if isinstance(value, Window) else Window.model_validate(dict(value))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        said = f"{where}{': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
-        raise SpecError(f"window {value!r} can't be used ({said}); {valid}") from None
-    except (TypeError, ValueError):
-        raise SpecError(f"window {value!r} is unknown; {valid}") from None
-    unit = "" if window.unit == "sigma" else f"{window.unit} "
-    return f"{unit}{_number(window.low)}-{_number(window.high)}", window.model_dump(mode="json")
-
-
-def _number(value: float) -> str:
-    """A number in few digits where these say all of it."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+        raise SpecError(f"window {value!r} can't be used ({first_of(error)}); {VALID}.") from None
+    return said(window), window.model_dump(mode="json")

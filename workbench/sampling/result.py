@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workbench.errors import WorkbenchError
-from workbench.sampling.video_files import FPS, save_video
+from workbench.store.video_files import FPS, save_video
 
 MODES = {
     "plain": "conditional prediction alone",
@@ -76,7 +76,7 @@ class SampleResult:
     def save(self, folder: str | Path, *, overwrite: bool = False, fps: float = FPS) -> Path:
         """Write one PNG an image and `settings.json`; of a video its frames in one PNG, and an animated WebP.
 
-        Both are lossless. The PNG holds every frame (`workbench.sampling.video_files.frames_of` takes it apart again); a WebP shows
+        Both are lossless. The PNG holds every frame (`workbench.store.video_files.frames_of` takes it apart again); a WebP shows
         equal frames in a row as one that lasts longer.
 
         Parameters

@@ -22,6 +22,7 @@ from workbench.models import (
     refuse_altered,
 )
 from workbench.progress import Progress
+from workbench.sampling.memory import refuse_too_large
 from workbench.sampling.result import MODES, SampleResult
 from workbench.steering.attach import apply
 from workbench.steering.spec import DetailGuidanceSpec, StasSpec, load_spec
@@ -99,7 +100,8 @@ def sample(
         If prompts, seeds or modes are missing, given twice or unknown, the result is not finite, or the pipeline is being
         steered already.
     SpecError
-        If a mode needs a spec and there is none, or one of another method, or the spec is not for this model.
+        If a mode needs a spec and there is none, or one of another method, or the spec is not for this model, or it recommends a
+        size that does not fit into memory.
     """
     loaded: Any = load_spec(spec) if isinstance(spec, (str, Path)) else spec
     if compare and modes is not None:
@@ -112,10 +114,12 @@ def sample(
     pipe = model if hasattr(model, "scheduler") else load_pipeline(model)
     check_pipeline(pipe)
     samples = [(prompt, seed) for prompt in texts for seed in numbers]
+    asked = {"height": height, "width": width, "num_frames": num_frames}
+    size = sizes_of(chosen, **asked)
+    refuse_too_large(pipe, size, asked, min(batch_size, len(samples)))
 
     def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
         scale = guidance_scale if "cfg" in mode else 1.0
-        size = sizes_of(chosen, height=height, width=width, num_frames=num_frames)
         arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
         made = generate(pipe, arguments, bar.advance)
         return made.latents, made.images

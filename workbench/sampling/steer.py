@@ -13,9 +13,10 @@ import xarray as xr
 
 from workbench.analysis.tables import write_table
 from workbench.sampling.conditions import Condition
+from workbench.sampling.memory import refuse_too_large
 from workbench.sampling.options import TrialOptions, prepare
 from workbench.sampling.over import listed
-from workbench.sampling.sampler import check_videos, sizes_of
+from workbench.sampling.sampler import check_videos, distinct_prompts, distinct_seeds, sizes_of
 from workbench.sampling.stas_conditions import CONTROLS, PLAIN, spec_text, stas_conditions, steered
 from workbench.sampling.stas_grid import grid_specs
 from workbench.sampling.sweep import settings_hash, settings_of
@@ -84,7 +85,10 @@ def stas_trial(
     modes = ("plain",) if unguided else ("cfg",)
     ready = prepare(spec, model, StasSpec, given, modes=modes, recording=recording, what="tried")
     check_videos(ready.pipe)
-    size: Any = sizes_of(ready.spec, height=given.height, width=given.width, num_frames=given.num_frames)
+    asked = {"height": given.height, "width": given.width, "num_frames": given.num_frames}
+    size: Any = sizes_of(ready.spec, **asked)
+    count = len(distinct_prompts(ready.prompts)) * len(distinct_seeds(given.seeds))
+    refuse_too_large(ready.pipe, size, asked, min(given.batch_size, count))
     ready = ready._replace(options=dataclasses.replace(given, **size))
     scale, strict = ready.guidance_scale, ready.options.strict
     chosen, lacking = stas_conditions(

@@ -51,7 +51,7 @@ def sweep(
         the depth, and the spec's own). ``weight``: numbers. ``channels``: channels, or lists of them, ``"massive"`` (the spec's), ``"top1"``, ``"top2"``
         … (its strongest, by the evidence), ``"matched"`` (random ordinary channels that hold as much, a control
         that is never chosen; needs `recording`).
-        ``window``: `workbench.steering.windows.WINDOWS` by name, ``"0.2-0.6"`` or (low, high) in σ, or as in a spec. Other
+        ``window``: ``"early"``, ``"sigma:0.2-0.6"`` or another text of `workbench.steering.windows`, or as in a spec. Other
         keys of the spec as they stand there.
     out : str or Path
         Folder of the results.

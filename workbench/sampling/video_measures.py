@@ -5,7 +5,8 @@ takes one video, so that a batch never changes a number. `VIDEO_TABLE` says of e
 and which direction is better. They are close to VBench's dimensions (Huang et al. 2024, CVPR), without their networks: here
 nothing is downloaded.
 
-A video that stands still is perfectly steady, smooth and alike: read them beside `frame_difference`, the amount of change.
+A video that stands still is perfectly steady, smooth and alike: read them beside `temporal_power_0`, how much changes slowly, which
+flicker adds little to (`frame_difference`, the amount of change, has it in full).
 
 Legend: S videos, F frames.
 """

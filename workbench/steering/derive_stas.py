@@ -88,7 +88,8 @@ def derive_stas(
     recording : xr.Dataset
         As in `docs/schema.md`, from `workbench.open`, of a video model. Statistics suffice; the branch ``cond`` is used.
     hierarchy : xr.Dataset, optional
-        What `workbench.analysis.hierarchy.hierarchy` found in a recording of the same model. Its verdict and contrasts go into
+        What `workbench.analysis.hierarchy.hierarchy` found in a recording of the same model, on the channels of the spec (by
+        the same criterion). Its verdict and contrasts go into
         the evidence; without it the spec says that the tokens' roles rest on the paper alone.
     profile : xr.Dataset, optional
         What `workbench.analysis.profile.profile` found in a recording of the same model; where it proposes a boundary width,
@@ -114,7 +115,7 @@ def derive_stas(
         taken, and the evidence written into the spec. Where none is better than plain videos, that is what the evidence says of the
         defaults. A `Swept` is what another measurement decided, for what is left at ``"auto"``.
     anyway : bool
-        Derive although the hierarchy is not supported; the evidence says so.
+        Derive although the hierarchy is not supported, or not tested on these channels; the evidence says so.
     **parameters
         Parameters of the criterion.
 
@@ -127,7 +128,7 @@ def derive_stas(
     ------
     SpecError
         If the recording is of images; no channel is massive; the hierarchy is of another model, or its verdict is not
-        ``supported`` and `anyway` is False; the profile or trial is of another model, or a choice is given besides a trial; a layer, channel or width does not exist; or a value is not valid.
+        ``supported`` or it was not tested on all of the spec's channels, and `anyway` is False; the profile or trial is of another model, or a choice is given besides a trial; a layer, channel or width does not exist; or a value is not valid.
     AnalysisError
         If the recording can't be analysed.
     """

@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 from pydantic import ValidationError
 
+from workbench.analysis.hierarchy_rule import headline
 from workbench.analysis.same_model import same_model
 from workbench.errors import SpecError
 from workbench.roles import ONE_ROW, default_width
@@ -21,7 +22,7 @@ NOT_MEASURED = (
 )
 
 _SAID = (
-    "verdict", "levels", "verdict_reason", "specific", "control_levels", "confound", "replication", "branch",
+    "verdict", "levels", "verdict_reason", "specific", "control_levels", "confound", "replication", "branch", "criterion",
     "boundary_width", "boundary_width_source", "recording_settings_fingerprint", "version",
 )  # fmt: skip
 
@@ -64,11 +65,18 @@ class Hierarchy:
 
     @property
     def levels(self) -> str:
-        """Which levels hold, in words."""
-        return str(self.found.attrs.get("levels", "not said")) if self.found is not None else "not measured"
+        """Which levels hold, in words, and whether they are no more than those of all channels."""
+        attrs = self.found.attrs if self.found is not None else {"levels": "not measured"}
+        return headline(str(attrs.get("levels", "not said")), str(attrs.get("specific", "")))
 
     def warnings(self, channels: Sequence[int], width: Any, grid: tuple[int, int, int]) -> list[str]:
-        """What a user of the spec has to know."""
+        """What a user of the spec has to know.
+
+        Raises
+        ------
+        SpecError
+            If it was not tested on all of these channels, and `anyway` is False.
+        """
         if self.found is None:
             return [NOT_MEASURED]
         said = []
@@ -81,9 +89,16 @@ class Hierarchy:
         tested = {int(c) for c in self.found["channel"].values} if "channel" in self.found.coords else set()
         untested = sorted(set(channels) - tested)
         if untested:
-            said.append(f"The hierarchy of channels {', '.join(map(str, untested))} was not tested.")
+            words = f"The hierarchy of channels {', '.join(map(str, untested))} was not tested."
+            if not self.anyway:
+                raise SpecError(
+                    f"a STAS spec was not derived. {words} It was tested on {', '.join(map(str, sorted(tested)))}. Test those of "
+                    f"the spec, by hierarchy(recording, channels={sorted(channels)}) or with the spec's criterion=…, or derive "
+                    "it anyway with `anyway=True` (`--anyway`); the spec then says so."
+                )
+            said.append(words)
         tested_width = self.found.attrs.get("boundary_width")
-        if tested_width is not None and int(tested_width) != _tokens(width, grid):
+        if tested_width is not None and int(tested_width) != _tokens(width, own_grid(self.found, grid)):
             said.append(f"The hierarchy was tested with a boundary width of {tested_width} tokens.")
         return said
 
@@ -138,8 +153,8 @@ def width_evidence(
 ) -> tuple[Any, str, str]:
     """Return the boundary width as a spec has it, its provenance, and where it comes from in words.
 
-    What the profile proposes, if it does; else what the hierarchy was tested with; else the recording's. A width in tokens
-    that is a whole number of rows is written in rows, which mean the same at every resolution.
+    What the profile proposes, if it does; else what the hierarchy was tested with; else the recording's; each in tokens of its own
+    grid, and carried over to another by `scaled`. What is given stays as it is given.
     """
     if not (isinstance(asked, str) and asked == "auto"):
         given = isinstance(asked, Integral) and not isinstance(asked, bool)
@@ -147,7 +162,7 @@ def width_evidence(
     if profile is not None and int(profile.attrs["proposed_width"]):
         tokens, low, high = (int(profile.attrs[f"{which}_width{end}"]) for which, end in _PROPOSED)
         return (
-            in_rows(tokens, grid),
+            scaled(tokens, own_grid(profile, grid)),
             "measured",
             f"measured: the profile of |h| proposes {tokens} tokens, {low} to {high}",
         )
@@ -160,16 +175,26 @@ def width_evidence(
         tokens, said = default_width(grid)
     kind = "a choice: one row of tokens" if said == ONE_ROW else f"of {what}: {said}"
     provenance = "default" if said.startswith("default") else "given"
-    return in_rows(tokens, grid), provenance, f"{kind}; the paper's portion is not established (methods.md, B.3)"
+    where = own_grid(hierarchy, grid) if what == "the hierarchy" else grid
+    return scaled(tokens, where), provenance, f"{kind}; the paper's portion is not established (methods.md, B.3)"
 
 
 _PROPOSED = (("proposed", ""), ("best", "_low"), ("best", "_high"))
 
 
-def in_rows(tokens: int, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """A width in tokens as a spec has it: in rows, where that is a whole number of them."""
+def scaled(tokens: int, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """A width in tokens of a grid as a spec has it, which is used on other grids, too.
+
+    In rows, where it is a whole number of them, else as a fraction of a frame's tokens. On this grid both are exactly these tokens.
+    """
     rows, rest = divmod(tokens, grid[2])
-    return {"unit": "tokens", "value": tokens} if rest else {"unit": "rows", "value": rows}
+    return {"unit": "fraction", "value": tokens / (grid[1] * grid[2])} if rest else {"unit": "rows", "value": rows}
+
+
+def own_grid(found: xr.Dataset | None, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The token grid that a result was measured on; `grid` where it does not say."""
+    frames, rows, columns = (int(n) for n in (found.attrs.get("token_grid", grid) if found is not None else grid))
+    return frames, rows, columns
 
 
 def profile_notes(profile: xr.Dataset | None, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ Size = Annotated[int, Field(ge=1, le=1 << 16)]
 class BoundaryWidth(Strict):
     """How many tokens at the head, and as many at the tail, of every later latent frame's run are boundary tokens.
 
-    The grid is the call's. A width in rows or as a fraction means the same part of the picture at every resolution, one in
-    tokens does not.
+    The grid is the call's. A fraction is the same part of the picture at every resolution; a number of rows is as many rows of tokens
+    however many there are; a number of tokens means neither, and is never derived, only given.
     """
 
     unit: Literal["tokens", "rows", "fraction"] = Field(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
-from workbench.models.mini.video import data, dit, nearest
+from workbench.models.mini.video import data, dit, evaluate, nearest
+from workbench.models.mini.video.card import finish
 from workbench.models.mini.video.export import export
 from workbench.models.mini.video.train import PROMPTS, Config, Trainer
 from workbench.models.mini.video.vae import decode_unclamped, make_vae, train_vae
@@ -135,6 +136,27 @@ def test_an_exported_run_loads_as_a_stock_wan_pipeline(work, make_trainer, tmp_p
     clip = pipe("dog face", height=64, width=64, num_frames=17, num_inference_steps=1, output_type="np").frames
     assert clip.shape == (1, 17, 64, 64, 3)
     assert np.isfinite(clip).all()
+
+
+@pytest.mark.slow
+def test_the_card_of_a_tiny_run(work, make_trainer, tmp_path, monkeypatch):
+    make_trainer().run()
+    (work / "vae.jsonl").write_text('{"step": 50, "s": 7.0}\n')
+    folder = export(work, tmp_path / "mini-video")
+    monkeypatch.setattr(evaluate, "PROMPTS", CAPTIONS[:2])
+    monkeypatch.setattr(evaluate, "UNSEEN", ["blue fish"])
+    monkeypatch.setattr("workbench.models.mini.video.grid.SAMPLING_STEPS", 1)
+    numbers, shots = evaluate.evaluate(folder, work, sample=1)
+    ma = numbers["massive_activations"]
+    for table in (ma["trained"], ma["random"]["same_initialisation"]):
+        assert [len(row["ratio"]) for row in table.values()] == [2, 2, 2], "as many blocks as the model"
+    assert numbers["parameters"].keys() == {"transformer", "vae", "text_encoder"}
+    finish(folder, numbers, shots, {"by": "a test", "prompts": {"fish": True}})
+    card = (folder / "README.md").read_text()
+    assert "**1 of 2 recognisable at a glance**" in card
+    for name in ("grid.webp", "clips.webp", "sample.webp", "unseen.webp", "loss.png", "ma-blocks.png", "ma-growth.png"):
+        assert (folder / name).stat().st_size > 0
+        assert f"({name})" in card or f"`{name}`" in card
 
 
 def test_the_autoencoder_trains_and_keeps_its_encoder_when_sharpened(tmp_path):

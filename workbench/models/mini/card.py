@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from .card_parts import (
+    bar_words,
+    by_timestep,
+    decoder_words,
+    front,
+    judgement,
+    largest_ratios,
+    ma_table,
+    save_card,
+    top_channels,
+    versions,
+)
 from .vae import KL_WEIGHT
-
-FRONT = """---
-license: mit
-library_name: diffusers
-pipeline_tag: text-to-image
-tags: [stable-diffusion-3, flow-matching, massive-activations, emoji, from-scratch]
----
-"""
-
-
-def ma_table(report: dict) -> str:
-    """Rows of the ratio by noise level and block."""
-    some = next(iter(report.values()))["ratio"]
-    lines = ["| sigma | " + " | ".join(f"block {i}" for i in range(len(some))) + " |"]
-    lines.append("|---" * (len(some) + 1) + "|")
-    for sigma, row in report.items():
-        cells = [f"{r:.1f} (ch {c})" for r, c in zip(row["ratio"], row["channel"], strict=True)]
-        lines.append(f"| {sigma} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def judgement(judged: dict | None, prompts: list[str]) -> str:
-    """The human verdict on the grid, if there is one."""
-    if judged is None:
-        return "The grid has not been judged by eye yet."
-    yes = [p for p in prompts if judged["prompts"].get(p)]
-    no = [p for p in prompts if p not in yes]
-    text = f"By eye ({judged['by']}): **{len(yes)} of {len(prompts)} recognisable at a glance**"
-    return text + (f"; not: {', '.join(no)}." if no else ".") + " " + judged.get("remark", "")
 
 
 def _history(history: list[dict]) -> str:
@@ -61,13 +43,7 @@ def write_card(numbers: dict, judged: dict | None = None) -> str:
     """
     n, t, d = numbers, numbers["training"], numbers["data"]
     p, ma, recall = n["parameters"], numbers["massive_activations"], numbers["recall"]
-    decoder = (
-        f", then its decoder alone {t['decoder']['step']:,} steps on slightly noisy latents" if t["decoder"] else ""
-    )
-    c, bar = t["config"], numbers["massive_activations"]["bar"]
-    over = ", ".join(f"{count} of {bar['blocks']} at sigma {s}" for s, count in bar["blocks_at_or_over"].items())
-    top = ", ".join(f"{ch} ({count} of {ma['cells']})" for ch, count in ma["channels_in_top3"].items())
-    by_time = "; ".join(f"t {k}: {max(v):.1f}" for k, v in ma["timestep_input_only"].items())
+    c, bar = t["config"], ma["bar"]
     led = "; ".join(
         f"sigma {s}: {100 * min(v):.0f} to {100 * max(v):.0f} % over blocks (median {100 * sorted(v)[len(v) // 2]:.0f} %)"
         for s, v in ma["tokens_led_by_top_channel"].items()
@@ -76,8 +52,8 @@ def write_card(numbers: dict, judged: dict | None = None) -> str:
         f"t {k}: {top:.2f} ({median:.2f})"
         for k, (top, median) in ma["timestep_input_only_middle_block_top_and_median"].items()
     )
-    twins = {k: max(max(r["ratio"]) for r in v.values()) for k, v in ma["random"].items()}
-    return f"""{FRONT}
+    twins = largest_ratios(ma)
+    return f"""{front("text-to-image", "stable-diffusion-3")}
 # mini-image
 
 A small, really trained text-to-image diffusion transformer of the Stable Diffusion 3 architecture, made to be the
@@ -115,11 +91,11 @@ Ratio = {ma["definition"]}; float32.
 
 {ma_table(ma["trained"])}
 
-* Bar "ratio >= {bar["ratio"]:g} in at least half of the blocks": **{"met" if bar["met"] else "missed"}** ({over}).
+* {bar_words(bar)}
 * The same transformer untrained, with the trained text encoders: at most {max(twins.values()):.1f} ({"; ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in twins.items())}).
-* Channels most often among the top three of a block and noise level: {top}.
+* Channels most often among the top three of a block and noise level: {top_channels(ma)}.
 * Image tokens whose largest channel is the top channel of the block: {led}.
-* Same latents (sigma 0.5), only the timestep input changed: largest ratio over blocks {by_time}; mean |h| of the top
+* Same latents (sigma 0.5), only the timestep input changed: largest ratio over blocks {by_timestep(ma)}; mean |h| of the top
   (and of the median) channel after block {bar["blocks"] // 2}: {absolute}.
 
 ![ratio by block](ma-blocks.png)
@@ -154,14 +130,14 @@ The weights are under the MIT licence.
 
 ## Training and compute
 
-* Autoencoder: {t["vae_steps"]:,} steps, {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {KL_WEIGHT:g} per latent element){decoder}.
+* Autoencoder: {t["vae_steps"]:,} steps, {t["vae_seconds"] / 60:.0f} minutes (L1 with gradients and scales, KL {KL_WEIGHT:g} per latent element){decoder_words(t)}.
 * Transformer and text encoders: {t["step"]:,} steps = {t["images"]:,} samples = {t["epochs"]:g} epochs in {t["seconds"] / 60:.0f} minutes on
   **one CPU core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
 * AdamW {c["lr"]:g}, betas {tuple(c["betas"])}, no weight decay, warm-up {c["warmup"]} steps, linear decay to zero over the last
   {100 * c["decay_share"]:.0f} %, EMA {c["ema"]} (shipped), {100 * c["drop"]:.0f} % empty prompts, logit-normal noise levels, seed {c["seed"]}.
 * Settings were changed on the way, to get recognisable pictures in the time there was:
 {_history(t["history"])}
-* Loss at the end: {t["final_loss"]:.4f}. Versions: {", ".join(f"{k} {v}" for k, v in n["versions"].items())}.
+* Loss at the end: {t["final_loss"]:.4f}. Versions: {versions(n)}.
 
 ![loss](loss.png)
 
@@ -191,5 +167,4 @@ def finish(folder: Path, numbers: dict, shots: dict | None, judged: dict | None 
 
     if shots is not None:
         draw_figures(numbers, shots, folder)
-    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(write_card(numbers, judged), encoding="utf-8")
+    save_card(folder, numbers, write_card(numbers, judged))

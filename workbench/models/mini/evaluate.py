@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +12,24 @@ from . import data
 from .dit import MiniModel, make_transformer
 from .export import folder_bytes
 from .grid import GUIDANCE, SAMPLING_STEPS, draw_prompts
-from .massive import SIGMAS, channel_means, ma_report, ratios, tokens_led
+from .massive import SIGMAS, channel_means, ma_report, tokens_led
+from .measured import (
+    TIMES,
+    assembled,
+    draw_some,
+    ma_summary,
+    parameter_counts,
+    software,
+    timed,
+    training_log,
+    training_numbers,
+)
 from .text import Conditioner, token_ids
 from .train import PROMPTS, SHIFTS
 from .vae import encode_all, psnr, to_signal
 
-BAR_RATIO, BAR_SHARE = 8.0, 0.5
 UNSEEN = ["blue apple", "purple dog face", "green pizza", "red rocket", "dog with sunglasses", "two red apples"]
 """Prompts that no training picture carries; they show what the model has not learnt to combine."""
-
-
-def cpu_name() -> str:
-    """Model name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def rank_of(picture: np.ndarray, own: int, pixels: np.ndarray) -> int:
@@ -59,79 +56,44 @@ def recall(pictures: np.ndarray, captions: list[str], all_captions: list[str], p
     return {"n": len(ranks), "top1": sum(r == 1 for r in ranks), "top5": sum(r <= 5 for r in ranks), "ranks": ranks}
 
 
+def twin(model: MiniModel, adaln_zero: bool) -> MiniModel:
+    """An untrained transformer of the sizes of ``model``'s, with its trained text encoders; initialised with seed 1."""
+    size = model.transformer.config
+    torch.manual_seed(1)
+    transformer = make_transformer(size.num_layers, size.num_attention_heads, adaln_zero).eval()
+    return assembled(MiniModel, transformer=transformer, conditioner=model.conditioner)
+
+
 def ma_figures(model: MiniModel, latents: torch.Tensor, ids: torch.Tensor) -> dict:
     """MA ratios of ``model``, of random twins, and the reaction to the timestep input alone."""
-    trained = ma_report(model, latents, ids)
-    twins = {}
-    for name, zero in (("same_initialisation", True), ("diffusers_default_initialisation", False)):
-        torch.manual_seed(1)
-        twin = MiniModel.__new__(MiniModel)
-        torch.nn.Module.__init__(twin)
-        twin.transformer, twin.conditioner = make_transformer(adaln_zero=zero).eval(), model.conditioner
-        twins[name] = ma_report(twin, latents, ids)
-    met = {s: sum(r >= BAR_RATIO for r in trained[str(s)]["ratio"]) for s in SIGMAS}
-    rows: list[torch.Tensor] = []
-    blocks = model.transformer.transformer_blocks
-    hooks = [b.register_forward_hook(lambda _m, _i, o: rows.append(o[1].abs().mean((0, 1)))) for b in blocks]
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    by_time, by_time_absolute = {}, {}
-    with torch.no_grad():
-        tokens, pooled = model.conditioner(ids, t5_tokens=8)
-        for t in (980, 750, 500, 250, 20):
-            rows.clear()
-            model.transformer(0.5 * latents + 0.5 * noise, tokens, pooled, torch.full((len(latents),), float(t)))
-            by_time[str(t)] = ratios(torch.stack(rows))
-            middle = rows[len(rows) // 2]
-            by_time_absolute[str(t)] = [round(float(v), 4) for v in (middle.max(), middle.median())]
-    for hook in hooks:
-        hook.remove()
-    means = torch.stack([channel_means(model, latents, ids, s) for s in SIGMAS])
-    top3 = means.topk(3, dim=-1).indices.flatten().tolist()
-    return {
-        "definition": "top channel's mean |h| over the median channel's, image tokens, block outputs, 64 pictures",
-        "trained": trained,
-        "random": twins,
-        "bar": {"ratio": BAR_RATIO, "share_of_blocks": BAR_SHARE, "blocks": len(blocks),
-                "blocks_at_or_over": {str(s): n for s, n in met.items()},
-                "met": any(n >= BAR_SHARE * len(blocks) for n in met.values())},
-        "timestep_input_only": by_time,
-        "timestep_input_only_middle_block_top_and_median": by_time_absolute,
-        "channels_in_top3": {str(c): top3.count(c) for c in sorted(set(top3), key=lambda c: -top3.count(c))[:6]},
+    moved = {t: channel_means(model, latents, ids, 0.5, timestep=t) for t in TIMES}
+    middle = {str(t): means[len(means) // 2] for t, means in moved.items()}
+    starts = {"same_initialisation": True, "diffusers_default_initialisation": False}
+    summary = ma_summary(
+        f"top channel's mean |h| over the median channel's, image tokens, block outputs, {len(latents)} pictures",
+        {s: channel_means(model, latents, ids, s) for s in SIGMAS},
+        moved,
+        {name: ma_report(twin(model, zero), latents, ids) for name, zero in starts.items()},
+    )
+    return summary | {
+        "timestep_input_only_middle_block_top_and_median": {
+            t: [round(float(v), 4) for v in (row.max(), row.median())] for t, row in middle.items()
+        },
         "tokens_led_by_top_channel": tokens_led(model, latents, ids),
-        "cells": len(SIGMAS) * len(blocks),
-    }  # fmt: skip
-
-
-def training_log(work: Path) -> dict:
-    """Loss curve and growth of the ratio from ``train.jsonl``; of repeated steps the last counts."""
-    rows: dict[int, dict] = {}
-    for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        rows.setdefault(row["step"], {}).update(row)
-    loss = [[s, round(r["loss"], 5)] for s, r in sorted(rows.items()) if "loss" in r]
-    growth = [[s] + [max(r["ma"][str(x)]["ratio"]) for x in SIGMAS] for s, r in sorted(rows.items()) if "ma" in r]
-
-    def last(name: str) -> dict:
-        return json.loads((work / name).read_text(encoding="utf-8").splitlines()[-1])
-
-    vae = last("vae.jsonl")
-    decoder = last("vae-decoder.jsonl") if (work / "vae-decoder.jsonl").exists() else None
-    return {"loss": loss, "ma_growth": growth, "decoder": decoder, "vae_steps": vae["step"], "vae_seconds": vae["s"]}
+    }
 
 
 def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str, np.ndarray]]:
     """Measure the exported ``folder``; returns the numbers and the pictures by name."""
     pixels, captions, codes = data.build(work)
-    start = time.perf_counter()
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True)
-    loaded = time.perf_counter()
-    draw_prompts(pipe, PROMPTS[:1])
-    speed = {"load_seconds": round(loaded - start, 2), "picture_seconds": round(time.perf_counter() - loaded, 2),
-             "threads": torch.get_num_threads()}  # fmt: skip
-    model = MiniModel.__new__(MiniModel)
-    torch.nn.Module.__init__(model)
-    model.transformer, model.conditioner = pipe.transformer, Conditioner(pipe.text_encoder, pipe.text_encoder_2)
-    rows = torch.linspace(0, len(captions) - 1, 64).long()
+    pipe, speed = timed(
+        lambda: StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True),
+        lambda pipe: draw_prompts(pipe, PROMPTS[:1]),
+        "picture",
+    )
+    conditioner = Conditioner(pipe.text_encoder, pipe.text_encoder_2)
+    model = assembled(MiniModel, transformer=pipe.transformer, conditioner=conditioner)
+    rows = torch.linspace(0, len(captions) - 1, min(64, len(captions))).long()
     pictures = to_signal(pixels)
     latents = encode_all(pipe.vae, pictures[rows], [(0, 0)])[0]
     with torch.no_grad():
@@ -144,23 +106,14 @@ def evaluate(folder: Path, work: Path, sample: int = 96) -> tuple[dict, dict[str
         "other_seed": draw_prompts(pipe, PROMPTS, seed=1000),
         "unseen": draw_prompts(pipe, UNSEEN),
     }
-    picked = np.random.default_rng(0).choice(len(captions), sample, replace=False)
-    asked = [captions[i] for i in picked]
-    shots["sample"] = np.concatenate([draw_prompts(pipe, asked[i : i + 16], seed=i) for i in range(0, sample, 16)])
-    facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    log = training_log(work)
+    asked, shots["sample"] = draw_some(lambda some, seed: draw_prompts(pipe, some, seed), captions, sample, batch=16)
+    training = training_numbers(folder, training_log(work))
     numbers = {
         "data": {"pictures": len(captions), "words": len({w for c in captions for w in c.split()}), "size": 64,
                  "pictures_package": data.PICTURES, "names_package": data.NAMES, "codes": len(set(codes))},
-        "training": facts | {"epochs": round(facts["images"] / len(captions), 1),
-                             "machine": cpu_name(), "vae_seconds": log["vae_seconds"],
-                             "vae_steps": log["vae_steps"], "decoder": log["decoder"],
-                             "final_loss": float(np.mean([v for _, v in log["loss"][-25:]])),
-                             "loss": log["loss"][:: max(1, len(log["loss"]) // 200)], "ma_growth": log["ma_growth"]},
-        "versions": {name: __import__(name).__version__ for name in ("torch", "diffusers", "transformers")}
-        | {"python": platform.python_version(), "cores": os.cpu_count()},
-        "parameters": {name: sum(p.numel() for p in getattr(pipe, name).parameters())
-                       for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")},
+        "training": training | {"epochs": round(training["images"] / len(captions), 1)},
+        "versions": software(),
+        "parameters": parameter_counts(pipe),
         "vae": {"psnr_db": round(psnr(out, pictures), 2), "scaling_factor": pipe.vae.config.scaling_factor,
                 "shift_factor": pipe.vae.config.shift_factor},
         "sampling": {"guidance": GUIDANCE, "steps": SAMPLING_STEPS, "prompts": PROMPTS, "unseen": UNSEEN,

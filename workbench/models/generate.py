@@ -188,6 +188,8 @@ def generate(pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None
         result = pipe(**arguments, output_type="np" if decoded else "latent")
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
     images = (np.nan_to_num(np.asarray(result[0])) * 255).round().astype(np.uint8) if decoded else None
+    if images is not None and images.ndim == (4 if makes_videos(pipe) else 3):  # a pipeline of one at a time
+        images = images[None]
     initial, latents = (as_stored(layout, end, samples).float().cpu().numpy() for end in ends)
     return Generated(initial, latents, images)
 

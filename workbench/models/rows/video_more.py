@@ -97,7 +97,38 @@ KANDINSKY_6 = Layout(
     causal_time=4,
 )
 
-ROWS: tuple[Layout, ...] = (LTX_2, MOTIF, SANA_VIDEO, KANDINSKY_6)
+SANA_WM = Layout(
+    family="sana-wm",
+    title="Sana-WM",
+    transformer=f"{_MODELS}transformer_sana_wm.SanaWMTransformer3DModel",
+    stacks=(Stack("blocks", hidden_output=None, argument="x"),),
+    latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
+    # One timestep a frame, (B, 1, F): that of the image, which is frame 0, is 0.
+    timestep=Timestep(embedding="t_embedder"),
+    modulation=Modulation("shared_table", "t_block.1", SIX, argument="t", table="scale_shift_table"),
+    pipelines=(Pipeline("SanaWMPipeline", BATCHED, condition="image"),),
+    width=("hidden_size",),
+    causal_time=8,
+)
+
+ROWS: tuple[Layout, ...] = (LTX_2, MOTIF, SANA_VIDEO, KANDINSKY_6, SANA_WM)
 
 #: Class → why it has no row.
-REFUSED: Mapping[str, str] = MappingProxyType({})
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        # Built and called: a change at frame 1, row 3, column 12 of a grid (2, 8, 16) shows at token 220 of the state, not 188.
+        f"{_MODELS}transformer_kandinsky6_sr.Kandinsky6SRTransformer3DModel": (
+            "its tokens are not in raster order but in squares of 8 by 8, and its pipeline enlarges a given video tile by tile, "
+            "each with a denoising of its own"
+        ),
+        # Built; SanaWMLTX2Refiner takes the latents that Sana-WM made.
+        f"{_MODELS}transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": (
+            "it refines a video that another model made, three latent frames after the other, each with a denoising of its own "
+            "and with further calls that only fill a cache of keys and values"
+        ),
+        # Only MiniMaxH3ModularPipeline has it.
+        f"{_MODELS}transformer_minimax_h3.MiniMaxH3Transformer3DModel": (
+            "diffusers has no stock pipeline for it, only modular blocks"
+        ),
+    }
+)

@@ -156,7 +156,7 @@ class Generated:
         What the scheduler's first step was given, and what its last one left, float32. Check the latter: it may not be finite,
         and the images then mean nothing.
     images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
-        None if the pipeline has no VAE.
+        None if the pipeline has no VAE, or makes sound.
     """
 
     initial: np.ndarray
@@ -183,7 +183,7 @@ def generate(pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None
         if on_step is not None:
             on_step()
 
-    decoded = getattr(pipe, "vae", None) is not None
+    decoded = getattr(pipe, "vae", None) is not None and not layout.is_sound
     with stepping(pipe.scheduler, keep):
         result = pipe(**arguments, output_type="np" if decoded else "latent")
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.

@@ -77,7 +77,7 @@ def _of_latents(latents: Latents, transformer: torch.nn.Module, given: Any) -> G
         raise UnsupportedModelError(
             f"The call holds {size['I']} images a row: reference images beside the target are not supported."
         )
-    return _patched((size.get("F", 1), size["H"], size["W"]), latents, transformer)
+    return _patched((size.get("F", 1), size.get("H", 1), size["W"]), latents, transformer)
 
 
 def _patched(size: Grid, latents: Latents, transformer: torch.nn.Module) -> Grid:

@@ -27,11 +27,12 @@ PLACES = {
 AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC")
 
 #: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row, an image
-#: of one frame; I are several images a row (one is supported); in ``BNCfhw`` each token is a patch.
-LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "BICFHW", "BNCfhw")
+#: of one frame; I are several images a row (one is supported); in ``BNCfhw`` each token is a patch; W alone is the time of a
+#: sound.
+LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "BICFHW", "BNCfhw", "BCW", "BWC")
 
-#: Where the axes (B, C, F, H, W) are in latents that have them otherwise.
-_FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3)}
+#: Where the axes (B, C, F, H, W), or (B, N, C), are in latents that have them otherwise.
+_FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3), "BCW": (0, 2, 1)}
 
 #: Kinds of modulation, and what they mean.
 MODULATIONS = {
@@ -261,7 +262,7 @@ class Latents:
         the image; empty where they have none.
     noisy : str
         Config key of the number of channels that are noisy latents, where channels of a condition (an image, a mask) come after
-        them; empty where all are.
+        them; empty, or a key whose value is None, where all are.
     """
 
     axes: str
@@ -390,6 +391,11 @@ class Layout:
     def is_video(self) -> bool:
         """Whether the token grid has frames."""
         return self.causal_time > 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the token grid is of one row, along which the time of a sound runs."""
+        return self.latents.axes in ("BCW", "BWC")
 
     def modulation_of(self, stack: Stack) -> Modulation:
         """Where the blocks of a stack get their modulation."""

@@ -38,6 +38,8 @@ def noise_levels(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
         if sigmas is None:
             raise _unknown(kind)
         levels = _parallel(sigmas, timesteps)
+        if getattr(config, "invert_sigmas", False):  # they run from noise, 0, to data, 1
+            levels = 1 - levels
     elif getattr(config, "prediction_type", "") == "trigflow":
         data, noise = np.cos(timesteps), np.sin(timesteps)
         levels = noise / (data + noise)

@@ -32,6 +32,10 @@ def encode_video(prompts: Sequence[str]) -> Arguments:
     return {**encode(prompts), "video": [[picture(32, 48, seed=i) for i in range(5)]] * len(prompts)}
 
 
+def encode_control(prompts: Sequence[str]) -> Arguments:
+    return {**encode(prompts), "control_video": encode_video(prompts)["video"]}
+
+
 def encode_face(prompts: Sequence[str]) -> Arguments:
     """An image a prompt, and what a face encoder would find in them."""
     return {
@@ -153,6 +157,8 @@ _PAIRED = (
     Call({"height": 32, "width": 48, "num_frames": 5}, (1, 2, 3)),
     Call({"height": 48, "width": 16, "num_frames": 9}, (2, 3, 1)),
 )
+#: Where the frames come with a video.
+_GIVEN = (Call({"height": 32, "width": 48}, (2, 2, 3)), Call({"height": 48, "width": 16}, (2, 3, 1)))
 _MODELS = "diffusers.models.transformers."
 _COG = f"{_MODELS}cogvideox_transformer_3d.CogVideoXTransformer3DModel"
 
@@ -220,10 +226,17 @@ FAMILIES: tuple[Family, ...] = (
         _COG,
         lambda: build_cog("CogVideoXVideoToVideoPipeline"),
         encode=encode_video,
-        # The frames come with the video.
-        calls=(Call({"height": 32, "width": 48}, (2, 2, 3)), Call({"height": 48, "width": 16}, (2, 3, 1))),
+        calls=_GIVEN,
         guided={"guidance_scale": 4.0, "strength": 1.0},
         plain={"guidance_scale": 1.0, "strength": 1.0},
+    ),
+    family(
+        "cogvideox-control",
+        _COG,
+        lambda: build_cog("CogVideoXFunControlPipeline", in_channels=8),
+        "Channels: noise, then the control video's latents.",
+        encode=encode_control,
+        calls=_GIVEN,
     ),
     family(
         "consisid",

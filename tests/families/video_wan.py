@@ -51,6 +51,12 @@ def encode_with_video(prompts: Sequence[str]) -> Arguments:
     return {**encode(prompts), "video": [picture(32, 48, seed=i) for i in range(5)]}
 
 
+def encode_with_videos(prompts: Sequence[str]) -> Arguments:
+    """The same, once for every prompt."""
+    video = encode_with_video(prompts)["video"]
+    return {**encode(prompts), "video": [video] * len(prompts)}
+
+
 def whole(output: Any, arguments: Arguments) -> torch.Tensor:
     """The block returns the video tokens and nothing else."""
     tokens: torch.Tensor = output
@@ -75,11 +81,13 @@ def image_encoder() -> dict[str, Any]:
     }
 
 
-def build(pipeline: str = "WanPipeline", *, experts: int = 1, clip: bool = False, **settings: Any) -> Any:
+def build(
+    pipeline: str = "WanPipeline", *, experts: int = 1, clip: bool = False, in_channels: int = 16, **settings: Any
+) -> Any:
     import diffusers
 
     images = pipeline == "WanImageToVideoPipeline"
-    config = transformer_config()
+    config = transformer_config(in_channels=in_channels)
     if images and not settings.get("expand_timesteps"):
         # Noise, then a mask of as many frames as a latent holds, then the image's latents.
         config["in_channels"] = 16 + 4 + 16
@@ -137,6 +145,17 @@ FAMILIES: tuple[Family, ...] = (
         guided={"guidance_scale": 4.0, "strength": 1.0},
         plain={"guidance_scale": 1.0, "strength": 1.0},
         remark="Opens no cache_context. At strength s it takes int(s · num_inference_steps) steps.",
+    ),
+    family(
+        "wan-lucy",
+        lambda: build("LucyEditPipeline", in_channels=32),
+        encode_with_videos,
+        remark="Channels: noise, then the video's latents.",
+        # The video is not made longer or shorter.
+        calls=(
+            Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
+            Call({"height": 48, "width": 16, "num_frames": 5}, (2, 3, 1)),
+        ),
     ),
     family(
         "wan-two-experts",

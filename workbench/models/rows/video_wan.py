@@ -30,6 +30,7 @@ WAN = Layout(
         Pipeline("WanPipeline", _TWO_NAMED),
         Pipeline("WanImageToVideoPipeline", _TWO_NAMED, condition="image"),
         Pipeline("WanVideoToVideoPipeline", _TWO, condition="video"),
+        Pipeline("LucyEditPipeline", _TWO_NAMED, condition="video"),
     ),
     causal_time=4,
 )

@@ -37,11 +37,13 @@ _CONFIG: dict[str, Any] = {
 PRIOR = 11
 
 
-def build_cogview4() -> Any:
+def build_cogview4(channels: int = 4) -> Any:
     return joint.quiet(
         CogView4Pipeline(
             transformer=seeded(
-                lambda: CogView4Transformer2DModel(**_CONFIG, pos_embed_max_size=8, sample_size=8, rope_axes_dim=(8, 8))
+                lambda: CogView4Transformer2DModel(
+                    **{**_CONFIG, "in_channels": channels}, pos_embed_max_size=8, sample_size=8, rope_axes_dim=(8, 8)
+                )
             ).eval(),
             vae=seeded(image_vae).eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(

@@ -56,8 +56,10 @@ def build(pipeline: Any, transformer: Callable[[], torch.nn.Module], channels: i
     )
 
 
-def build_flux(*, embedded: bool = True) -> Any:
-    transformer = partial(FluxTransformer2DModel, **config(pooled_projection_dim=POOLED, guidance_embeds=embedded))
+def build_flux(*, embedded: bool = True, **more: Any) -> Any:
+    transformer = partial(
+        FluxTransformer2DModel, **config(pooled_projection_dim=POOLED, guidance_embeds=embedded, **more)
+    )
     return build(FluxPipeline, transformer, text_encoder_2=None, tokenizer_2=None)
 
 

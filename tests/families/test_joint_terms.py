@@ -82,7 +82,7 @@ class Block:
             output = self.module(**arguments)
         if handle is not None:
             handle.remove()
-        return self.family.image[self.stack.path](output, self.call.arguments) - image
+        return self.family.image[self.stack.path](output, dict(self.call.arguments)) - image
 
     def _set(self, raw: torch.Tensor, values: Mapping[str, float]) -> torch.Tensor:
         channels, new = self.image.shape[-1], raw.clone()

@@ -70,7 +70,8 @@ class TransformerCall:
 
     def _noisy(self) -> int | None:
         key = self.layout.latents.noisy
-        return int(self.transformer.config[key]) if key else None  # type: ignore[index]
+        value: Any = self.transformer.config[key] if key else None  # type: ignore[index]
+        return None if value is None else int(value)
 
     @property
     def rows(self) -> int:

@@ -23,13 +23,13 @@ PLACES = {
     "marked": "they are those where the transformer's argument `marker`, (B, N) or (N,), is true",
 }
 
-#: The axes of a block's state. ``(BF)NC``: every frame is a row of the batch; ``(BN)FC``: every place is.
-AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC")
+#: The axes of a block's state. ``(BF)NC``: every frame is a row of the batch; ``(BN)FC``: every place is; ``NC``: one sample.
+AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC", "NC")
 
 #: The axes of the latents that the transformer is given. ``BNC`` is packed; ``[CFHW]`` a list with one tensor a row, an image
 #: of one frame; I are several images a row (one is supported); in ``BNCfhw`` each token is a patch; W alone is the time of a
 #: sound.
-LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "BICFHW", "BNCfhw", "BCW", "BWC")
+LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "[1CFHW]", "BICFHW", "BNCfhw", "BCW", "BWC")
 
 #: Where the axes (B, C, F, H, W), or (B, N, C), are in latents that have them otherwise.
 _FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3), "BCW": (0, 2, 1)}
@@ -282,6 +282,8 @@ class Latents:
             return latents.flatten(2)
         if self.axes == "[CFHW]":
             return latents.flatten(2, 3) if latents.ndim == 5 else latents
+        if self.axes == "[1CFHW]":
+            return latents[:, 0]
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute(order)
 
@@ -293,6 +295,8 @@ class Latents:
             return latents.unflatten(2, (-1, *map(int, self.patch)))
         if self.axes == "[CFHW]":
             return latents.unsqueeze(2)
+        if self.axes == "[1CFHW]":
+            return latents[:, None]
         order = _FIRST.get(self.axes)
         return latents if order is None else latents.permute([order.index(axis) for axis in range(len(order))])
 

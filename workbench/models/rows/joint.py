@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
@@ -30,36 +31,34 @@ SD3 = Layout(
     title="SD3 / SD3.5",
     transformer=f"{_MODELS}transformer_sd3.SD3Transformer2DModel",
     stacks=(Stack("transformer_blocks", hidden_output=1),),
-    latents=Latents("BCHW"),
+    latents=Latents("BCHW", noisy="out_channels"),
     timestep=Timestep(embedding="time_text_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX, beyond=("shift_msa2", "scale_msa2", "gate_msa2")),
     pipelines=(
         Pipeline("StableDiffusion3Pipeline", _BATCHED),
         Pipeline("StableDiffusion3Img2ImgPipeline", _BATCHED, condition="image"),
+        Pipeline("StableDiffusion3InpaintPipeline", _BATCHED, condition="image and mask"),
     ),
 )
+
+#: A second call, if a negative prompt is given as well, on top of the scale that goes in as an embedding.
+_TRUE = Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg")
+_TRUE_NAMED = replace(_TRUE, named=True)
 
 FLUX = Layout(
     family="flux",
     title="FLUX.1",
     transformer=f"{_MODELS}transformer_flux.FluxTransformer2DModel",
     stacks=_DOUBLE_THEN_SINGLE,
-    latents=_PACKED,
+    latents=Latents("BNC", grid="ids", source="img_ids", noisy="out_channels"),
     timestep=Timestep(scale=0.001, embedding="time_text_embed"),
     modulation=_SIX,
     pipelines=(
-        # A second call, if a negative prompt is given as well, on top of the scale that goes in as an embedding.
-        Pipeline(
-            "FluxPipeline",
-            Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg", named=True),
-            scale="guidance_scale",
-        ),
-        Pipeline(
-            "FluxImg2ImgPipeline",
-            Guidance(batched=False, rows=("cond", "uncond"), scale="true_cfg_scale", flag="do_true_cfg"),
-            scale="guidance_scale",
-            condition="image",
-        ),
+        Pipeline("FluxPipeline", _TRUE_NAMED, scale="guidance_scale"),
+        Pipeline("FluxImg2ImgPipeline", _TRUE, scale="guidance_scale", condition="image"),
+        Pipeline("FluxInpaintPipeline", _TRUE, scale="guidance_scale", condition="image and mask"),
+        Pipeline("FluxFillPipeline", None, scale="guidance_scale", condition="image and mask"),
+        Pipeline("FluxControlPipeline", None, scale="guidance_scale", condition="control image"),
     ),
 )
 
@@ -119,7 +118,10 @@ CHROMA = Layout(
     timestep=Timestep(scale=0.001),
     # A network gives every block terms of its own: (B, 12, C), six of the image before six of the text.
     modulation=Modulation("shared", "distilled_guidance_layer", SIX, argument="temb"),
-    pipelines=(Pipeline("ChromaPipeline", _TWO), Pipeline("ChromaImg2ImgPipeline", _TWO, condition="image")),
+    pipelines=(
+        Pipeline("ChromaPipeline", _TWO),
+        Pipeline("ChromaImg2ImgPipeline", _TWO, condition="image"),
+    ),
 )
 
 LONGCAT = Layout(

@@ -40,6 +40,7 @@ QWEN = Layout(
     pipelines=(
         Pipeline("QwenImagePipeline", _NORMED, scale="guidance_scale"),
         Pipeline("QwenImageImg2ImgPipeline", _NORMED, scale="guidance_scale", condition="image"),
+        Pipeline("QwenImageInpaintPipeline", _NORMED, scale="guidance_scale", condition="image and mask"),
     ),
     row_lists=("img_shapes",),
 )
@@ -72,11 +73,16 @@ COGVIEW4 = Layout(
     title="CogView4",
     transformer=f"{_MODELS}transformer_cogview4.CogView4Transformer2DModel",
     stacks=(Stack("transformer_blocks", hidden_output=0),),
-    latents=Latents("BCHW"),
+    latents=Latents("BCHW", noisy="out_channels"),
     # Of the timestep and the sizes; SiLU follows.
     timestep=Timestep(embedding="time_condition_embed"),
     modulation=Modulation("per_block", "norm1.linear", _ALTERNATING),
-    pipelines=(Pipeline("CogView4Pipeline", Guidance(batched=False, rows=("cond", "uncond"), named=True)),),
+    pipelines=(
+        Pipeline("CogView4Pipeline", Guidance(batched=False, rows=("cond", "uncond"), named=True)),
+        Pipeline(
+            "CogView4ControlPipeline", Guidance(batched=False, rows=("cond", "uncond")), condition="control image"
+        ),
+    ),
 )
 
 COGVIEW3_PLUS = Layout(

@@ -126,9 +126,8 @@ def attached(degraded: Degraded) -> Any:
 
 @torch.no_grad()
 def shared_pass(model: Any, layer: str, rows: slice, action: str = "zero", rho: float = 0.0) -> torch.Tensor:
-    transformer, layout, arguments, tokens = model
+    transformer, layout, arguments, _ = model
     degraded = Degraded(transformer, layout, layer, CHANNELS, action)
-    batch = arguments["hidden_states"].shape[0]
     with attached(degraded):
         output, edited = degraded.passes(
             transformer.forward, (), arguments, TransformerCall(layout, transformer, arguments), rows=rows, rho=rho
@@ -211,7 +210,7 @@ def test_an_edit_that_changes_nothing_gives_the_conditional_pass(family) -> None
 
 
 def test_what_is_shared_runs_once() -> None:
-    model = transformer, layout, arguments, tokens = planted(4)
+    model = transformer, layout, arguments, _ = planted(4)
     runs: dict[str, int] = {}
     for name, module in transformer.named_modules():
         # Inside a module that is not run, none of its parts is.
@@ -240,7 +239,7 @@ def test_what_is_shared_runs_once() -> None:
 
 @pytest.mark.parametrize("where", ["no error", "conditional pass", "degraded pass"])
 def test_nothing_is_held_afterwards(where) -> None:
-    transformer, layout, arguments, tokens = planted(4)
+    transformer, layout, arguments, _ = planted(4)
     degraded = Degraded(transformer, layout, "transformer_blocks.2", CHANNELS, "zero")
     calls: list[int] = []
     states: list[Any] = []

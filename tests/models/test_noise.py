@@ -30,6 +30,12 @@ def test_flow_matchings_own_sigma_is_the_level() -> None:
     assert timesteps == pytest.approx(1000 * sigmas)
 
 
+def test_inverted_sigmas_run_from_noise_to_data_and_levels_the_other_way() -> None:
+    _, straight = at_steps(FlowMatchEulerDiscreteScheduler())
+    _, inverted = at_steps(FlowMatchEulerDiscreteScheduler(invert_sigmas=True))
+    assert inverted == pytest.approx(straight, abs=1e-7)  # 1 - sigma in float32
+
+
 @pytest.mark.parametrize("kind", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
 def test_a_level_is_what_add_noise_adds(kind: type) -> None:
     """Of data 0 and noise 1, and of data 1 and noise 0, a scheduler itself makes b and a."""

@@ -241,23 +241,15 @@ def sampled(differences: Any, folder: Path) -> None:
 
 def families() -> None:
     """The table of families, from their rows."""
-    from workbench.models import FAMILIES
     from workbench.models.mini import EMBEDDED
+    from workbench.models.table import lines
 
     rows = [
-        [row.family, row.transformer.rsplit(".", 1)[1], ", ".join(s.path for s in row.stacks), row.modulation.kind,
-         "; ".join(dict.fromkeys(_guidance(pipeline) for pipeline in row.pipelines))]
-        for row in FAMILIES
-    ]  # fmt: skip
-    table("Families", ["family", "transformer", "blocks", "modulation", "guidance"], rows)
+        [line.family, line.transformer, line.modulation, line.guidance, line.detail_guidance, line.stas]
+        for line in lines()
+    ]
+    table("Families", ["family", "transformer", "modulation", "branches", "Detail Guidance", "STAS"], rows)
     _console.print(f"Embedded models: {', '.join(EMBEDDED)}. Check one of your own with `workbench models MODEL`.")
-
-
-def _guidance(pipeline: Any) -> str:
-    guidance = pipeline.guidance
-    if guidance is None:
-        return "none" if not pipeline.scale else "embedded"
-    return "batched " + "+".join(guidance.rows) if guidance.batched else "one call a branch"
 
 
 def checked(model: str, device: str | None) -> None:

@@ -93,8 +93,10 @@ class Tokens:
     def _batched(self, state: torch.Tensor) -> torch.Tensor:
         """Batch first, tokens second."""
         axes, (frames, height, width) = self.stack.axes, self.grid
-        if state.ndim != 3:
+        if state.ndim != (2 if axes == "NC" else 3):
             raise self._unfit(state)
+        if axes == "NC":
+            return state[None]
         if axes == "NBC":
             return state.transpose(0, 1)
         if axes == "(BF)NC":

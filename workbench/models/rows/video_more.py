@@ -111,7 +111,28 @@ SANA_WM = Layout(
     causal_time=8,
 )
 
-ROWS: tuple[Layout, ...] = (LTX_2, MOTIF, SANA_VIDEO, KANDINSKY_6, SANA_WM)
+COSMOS_3 = Layout(
+    family="cosmos3",
+    title="Cosmos 3",
+    transformer=f"{_MODELS}transformer_cosmos3.Cosmos3OmniTransformer",
+    # (text, video and then sound and actions); the layers attend to both.
+    stacks=(Stack("layers", hidden_output=1, image="first", argument="gen_seq", axes="NC"),),
+    latents=Latents(
+        "[1CFHW]",
+        "vision_tokens",
+        grid="shapes",
+        source="vision_token_shapes",
+        patch=("1", "latent_patch_size", "latent_patch_size"),
+    ),
+    timestep=Timestep("vision_timesteps"),
+    modulation=Modulation("none", why="the embedding of the timestep is added to the noisy tokens"),
+    pipelines=(Pipeline("Cosmos3OmniPipeline", Guidance(batched=False, rows=("cond", "uncond"), named=True)),),
+    handed_on=False,
+    width=("hidden_size",),
+    causal_time=4,
+)
+
+ROWS: tuple[Layout, ...] = (LTX_2, MOTIF, SANA_VIDEO, KANDINSKY_6, SANA_WM, COSMOS_3)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType(

@@ -7,7 +7,6 @@ import inspect
 from pathlib import Path
 
 import diffusers
-import pytest
 
 from workbench.models.rows import FAMILIES, REFUSED
 from workbench.models.table import lines, markdown
@@ -35,9 +34,3 @@ def test_every_transformer_of_diffusers_has_a_row_or_a_reason() -> None:
         and getattr(diffusers, name).__module__.startswith(transformers.__name__)
     }
     assert found - known == set()
-
-
-@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.family)
-def test_every_pipeline_of_a_row_is_one_of_diffusers(row: object) -> None:
-    for pipeline in row.pipelines:  # type: ignore[attr-defined]
-        assert issubclass(getattr(diffusers, pipeline.name), diffusers.DiffusionPipeline)

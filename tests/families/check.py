@@ -64,7 +64,9 @@ def _watch(transformer: torch.nn.Module, layout: Layout, calls: list[Seen], hand
             calls[-1].entering[path] = bound[stack.argument].detach().clone()
             modulation = layout.modulation_of(stack)
             if modulation.argument:
-                calls[-1].conditioning[path] = bound[modulation.argument].detach().clone()
+                given = bound[modulation.argument]
+                given = torch.stack([part[0] for part in given], dim=1) if modulation.listed else given
+                calls[-1].conditioning[path] = given.detach().clone()
 
         def after(module: Any, args: Any, output: Any, path: str = path) -> None:
             calls[-1].leaving[path] = _copied(output)

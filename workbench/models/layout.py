@@ -65,6 +65,8 @@ class Modulation:
         ``gate_mlp`` or some of them, as the model orders them; those of text tokens that stand between begin with ``text_``.
     argument : str
         Argument that carries it into the block; empty for ``"per_block"``.
+    listed : bool
+        True if that argument is a list with one tensor (N, B, C) a term, which is the same for all N tokens.
     table : str
         Parameter of the block that is added, (1, M, C) or (M, C); empty except for ``"shared_table"``.
     beyond : tuple of str
@@ -77,6 +79,7 @@ class Modulation:
     module: str = ""
     terms: tuple[str, ...] = ()
     argument: str = ""
+    listed: bool = False
     table: str = ""
     beyond: tuple[str, ...] = ()
     why: str = ""

@@ -174,6 +174,17 @@ class _Argument:
             self.envoy.inputs = (*args[: self.position], value, *args[self.position + 1 :]), kwargs
 
 
+class _List(_Argument):
+    """An argument that is a list of the parts, (N, B, C) each, the same for all tokens; read as (B, M, C)."""
+
+    def read(self) -> torch.Tensor:
+        return torch.stack([part[0] for part in super().read()], dim=1)
+
+    def write(self, value: torch.Tensor) -> None:
+        tokens = len(super().read()[0])
+        super().write([part.expand(tokens, -1, -1) for part in value.unbind(1)])  # type: ignore[arg-type]
+
+
 class _Projection:
     """The output of a projection in a block, with the names of its parts."""
 
@@ -194,7 +205,8 @@ def _sources(
     if modulation.kind == "none":
         return []
     if modulation.argument:
-        return [_Argument(envoy, names, modulation.argument, (*modulation.terms, *modulation.beyond))]
+        kind = _List if modulation.listed else _Argument
+        return [kind(envoy, names, modulation.argument, (*modulation.terms, *modulation.beyond))]
     size = len(modulation.terms) // len(modulation.modules)
     parts = [modulation.terms[i * size : (i + 1) * size] for i in range(len(modulation.modules))]
     parts[-1] = (*parts[-1], *modulation.beyond)

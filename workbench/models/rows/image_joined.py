@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
-from workbench.models.rows.terms import SCALE_GATE
+from workbench.models.rows.terms import SCALE_GATE, SIX
 
 _MODELS = "diffusers.models.transformers."
 
@@ -77,7 +77,7 @@ ERNIE = Layout(
     stacks=(Stack("layers", hidden_output=None, image="first", argument="x", axes="NBC"),),
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_embedding"),
-    modulation=Modulation("none", why="every block is given the same six tensors, one part of the modulation each"),
+    modulation=Modulation("shared", "adaLN_modulation.1", SIX, argument="temb", listed=True),
     pipelines=(Pipeline("ErnieImagePipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
     handed_on=False,
     width=("hidden_size",),

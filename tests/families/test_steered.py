@@ -44,7 +44,7 @@ def middle(layout: Layout, pipe: Any) -> str:
     return paths[len(paths) // 2]
 
 
-def refused(family: Family, guided: bool) -> str:
+def refused(family: Family) -> str:
     """Why Detail Guidance can't be had; empty if it can."""
     pipe = family.build()
     if getattr(pipe, "transformer_2", None) is not None:
@@ -52,7 +52,7 @@ def refused(family: Family, guided: bool) -> str:
     if pipe.config.get("expand_timesteps"):
         return "a timestep of its own"
     guidance = guidance_of(pipe, layout_for(pipe))
-    return "not linear" if guidance is not None and guided and not guidance.linear else ""
+    return "not linear" if guidance is not None and not guidance.linear else ""
 
 
 class Enough(Exception):
@@ -126,7 +126,7 @@ def test_detail_guidance_is_its_formula_or_is_refused(family: Family, guided: bo
 
     Where a pipeline can't run without its other branches, only that the change is linear in w.
     """
-    why = refused(family, guided)
+    why = refused(family)
     if why:
         pipe = family.build()
         with (
@@ -154,12 +154,13 @@ def test_detail_guidance_is_its_formula_or_is_refused(family: Family, guided: bo
         lower, _ = guidance_of_first_step(
             family, alone, lambda pipe, layout: degraded(pipe, layout, middle(layout, pipe))
         )
-        assert (moved - WEIGHT * (cond - lower)).abs().max() < 1e-4 * scale
+        # Some pipelines step copies for both branches.
+        assert (moved[: len(cond)] - WEIGHT * (cond - lower)).abs().max() < 1e-4 * scale
 
 
 @pytest.mark.parametrize(("family", "guided"), MODES)
 def test_nothing_is_changed_by_weight_0_or_left_behind(family: Family, guided: bool) -> None:
-    if refused(family, guided):
+    if refused(family):
         pytest.skip("Detail Guidance is refused")
     pipe = family.build()
     layout = layout_for(pipe)
@@ -187,10 +188,11 @@ def test_stas_changes_just_what_it_may(family: Family, guided: bool) -> None:
     states = []
     for context in (contextlib.nullcontext(), workbench.apply(spec, pipe)):
         with context, torch.no_grad(), watched(pipe, layout) as seen:
-            ran(family, pipe, guided, steps=1)
+            ran(family, pipe, guided)
         stack = layout.blocks(pipe.transformer)[layer][0]
         states.append(family.image[stack.path](seen[0].leaving[layer], seen[0].arguments))
     before, after = states
+    assert before.shape[1] == np.prod(family.calls[0].grid)
     changed = (before != after).numpy()
     assert changed.any()
     other = np.setdiff1d(np.arange(before.shape[-1]), CHANNELS)

@@ -1,9 +1,4 @@
-"""HunyuanVideo: text to video, and image to video of kind ``latent_concat``.
-
-The other kind, ``token_replace``, runs through the same pipeline (measured: same grid, video only in both stacks, rows and
-formula as here) and is refused by a limit of the row: its blocks call their projection twice, the second time with the
-embedding of timestep 0 for the first frame.
-"""
+"""HunyuanVideo: text to video, and image to video of both kinds."""
 
 from __future__ import annotations
 
@@ -38,8 +33,8 @@ def transformer(kind: str | None) -> HunyuanVideoTransformer3DModel:
         num_refiner_layers=1,
         patch_size=2,
         patch_size_t=1,
-        # The image-to-video model of this kind has none.
-        guidance_embeds=kind is None,
+        # The model of this kind has none.
+        guidance_embeds=kind != "latent_concat",
         text_embed_dim=TEXT,
         pooled_projection_dim=POOLED,
         rope_axes_dim=(2, 4, 4),
@@ -105,5 +100,6 @@ CALLS = (
 
 FAMILIES: tuple[Family, ...] = (
     _family("hunyuanvideo", None, CALLS, "guidance_scale is embedded; true_cfg_scale > 1 makes the second call"),
-    _family("hunyuanvideo-i2v", "latent_concat", CALLS, "frame 0 is the image's and is cut off in the end"),
+    _family("hunyuanvideo-i2v", "token_replace", CALLS, "frame 0 is the image's, modulated as of timestep 0"),
+    _family("hunyuanvideo-i2v-concat", "latent_concat", CALLS, "frame 0 is the image's and is cut off in the end"),
 )

@@ -1,15 +1,22 @@
-"""LTX-Video: text to video."""
+"""LTX-Video: text to video and image to video."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    FlowMatchEulerDiscreteScheduler,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded
+from tests.families.parts import mask, picture, rows, seeded
 
 TEXT, CHANNELS = 12, 8
 
@@ -38,9 +45,9 @@ def transformer() -> LTXVideoTransformer3DModel:
     ).eval()
 
 
-def build() -> Any:
+def build(pipeline: Any) -> Any:
     """The pipeline without its text encoder."""
-    pipe = LTXPipeline(
+    pipe = pipeline(
         transformer=seeded(transformer),
         vae=seeded(vae).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -51,10 +58,11 @@ def build() -> Any:
     return pipe
 
 
-def encode(prompts: Sequence[str]) -> Arguments:
-    """Embeddings of a T5 with their masks, for the prompts and for the empty prompt."""
+def encode(prompts: Sequence[str], *, image: bool = False) -> Arguments:
+    """Embeddings of a T5 with their masks, for the prompts and for the empty prompt; and an image for every prompt."""
     empty = [""] * len(prompts)
     return {
+        **({"image": [picture(64, 96) for _ in prompts]} if image else {}),
         "prompt_embeds": rows(prompts, 5, TEXT),
         "prompt_attention_mask": mask(prompts),
         "negative_prompt_embeds": rows(empty, 5, TEXT),
@@ -67,12 +75,12 @@ def state(output: torch.Tensor, _: Arguments) -> torch.Tensor:
     return output
 
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="ltx",
+def _family(name: str, pipeline: Any, *, image: bool, remark: str) -> Family:
+    return Family(
+        name=name,
         transformer="diffusers.models.transformers.transformer_ltx.LTXVideoTransformer3DModel",
-        build=build,
-        encode=encode,
+        build=partial(build, pipeline),
+        encode=partial(encode, image=image),
         image={"transformer_blocks": state},
         calls=(
             Call({"height": 64, "width": 96, "num_frames": 9}, (2, 2, 3)),
@@ -83,6 +91,16 @@ FAMILIES: tuple[Family, ...] = (
         calls_per_step=(1, 1),
         rows=("uncond", "cond"),
         combine=lambda cond, uncond, scale: uncond + scale * (cond - uncond),
-        remark="guidance_rescale > 0 is not linear",
+        remark=remark,
+    )
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family("ltx", LTXPipeline, image=False, remark="guidance_rescale > 0 is not linear"),
+    _family(
+        "ltx-i2v",
+        LTXImageToVideoPipeline,
+        image=True,
+        remark="the tokens of frame 0 have timestep 0, and are not stepped",
     ),
 )

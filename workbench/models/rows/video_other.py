@@ -49,18 +49,12 @@ HUNYUAN = Layout(
     ),
     latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_text_embed", output=0),
+    # With image_condition_type "token_replace", the blocks call it a second time, with the embedding of timestep 0, for the
+    # tokens of the first frame. The first call's output is what is recorded: that of the tokens that are denoised.
     modulation=Modulation("per_block", "norm1.linear", SIX),
     pipelines=(
         Pipeline("HunyuanVideoPipeline", _TRUE_NAMED, scale="guidance_scale"),
         Pipeline("HunyuanVideoImageToVideoPipeline", _TRUE, scale="guidance_scale", condition="image"),
-    ),
-    limits=(
-        Limit(
-            "image_condition_type",
-            "token_replace",
-            "its blocks modulate the first frame with a second embedding (of timestep 0), for which they call the same "
-            "projection a second time, so no one modulation is that of all tokens",
-        ),
     ),
     causal_time=4,
 )
@@ -102,7 +96,8 @@ LTX = Layout(
     timestep=Timestep(embedding="time_embed", output=1),
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table"),
     # Two calls in one, in cache_context("cond_uncond").
-    pipelines=(Pipeline("LTXPipeline", BATCHED),),
+    # With an image, every token has a timestep, which is 0 for those of the first frame.
+    pipelines=(Pipeline("LTXPipeline", BATCHED), Pipeline("LTXImageToVideoPipeline", BATCHED, condition="image")),
     absent=(Absent("video_coords", "LTXConditionPipeline puts the tokens of its conditions in front of the video's"),),
     causal_time=8,
 )

@@ -107,6 +107,8 @@ class TransformerCall:
             return value[rows]
         if name in self.layout.rows_second:
             return value[:, rows]
+        if name in self.layout.rowless:
+            return value
         return take(value, rows, self.rows)
 
     def with_(self, **arguments: Any) -> TransformerCall:

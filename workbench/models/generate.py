@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,23 +203,33 @@ def as_stored(layout: Layout, latents: torch.Tensor, samples: int) -> torch.Tens
 def stepping(scheduler: Any, on_step: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
     """Tell of the latents before and after every step of a scheduler.
 
-    Many pipelines have no callback; each steps its scheduler. The scheduler gets another class for the time, because pipelines
-    copy their scheduler, and ask for the arguments of its ``step``: a copy must step itself, and is not told of.
+    Many pipelines have no callback; each steps its scheduler. Its class must stay what it is, because pipelines ask for it. A
+    copy, which some pipelines make, steps itself and is not told of.
     """
-    kind = type(scheduler)
-
-    class Stepping(kind):  # type: ignore[misc, valid-type]
-        @functools.wraps(kind.step)
-        def step(self, *args: Any, **kwargs: Any) -> Any:
-            sample = kwargs["sample"] if "sample" in kwargs else args[2]
-            result = super().step(*args, **kwargs)
-            if self is scheduler:
-                on_step(sample, result[0] if isinstance(result, tuple) else result.prev_sample)
-            return result
-
-    Stepping.__name__, Stepping.__qualname__, Stepping.__module__ = kind.__name__, kind.__qualname__, kind.__module__
-    scheduler.__class__ = Stepping
+    before = vars(scheduler).get("step")
+    scheduler.step = _Watched(scheduler, on_step)
     try:
         yield
     finally:
-        scheduler.__class__ = kind
+        if before is None:
+            del scheduler.step
+        else:
+            scheduler.step = before
+
+
+class _Watched:
+    """Stands for the ``step`` of one scheduler."""
+
+    def __init__(self, scheduler: Any, on_step: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        self.scheduler, self.step, self.on_step = scheduler, scheduler.step, on_step
+        self.__signature__ = inspect.signature(scheduler.step)  # pipelines ask which arguments it takes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        sample = kwargs["sample"] if "sample" in kwargs else args[2]
+        result = self.step(*args, **kwargs)
+        self.on_step(sample, result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self.scheduler)]
+        return type(copied).step.__get__(copied)

@@ -362,6 +362,8 @@ class Layout:
         Arguments of the transformer that are lists with one entry a row of the batch.
     rows_second : tuple of str
         Arguments of the transformer that have the batch as their second axis.
+    rowless : tuple of str
+        Arguments of the transformer that are the same for all rows, and may happen to be as long as the batch.
     limits : tuple of Limit
     absent : tuple of Absent
     causal_time : int
@@ -383,6 +385,7 @@ class Layout:
     width: tuple[str, ...] = ("num_attention_heads", "attention_head_dim")
     row_lists: tuple[str, ...] = ()
     rows_second: tuple[str, ...] = ()
+    rowless: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     absent: tuple[Absent, ...] = ()
     causal_time: int = 0

@@ -17,6 +17,8 @@ _TWO_NAMED = Guidance(batched=False, rows=("cond", "uncond"), named=True)
 
 #: 2 × 2 latents a token, packed by the pipeline.
 _PACKED = Latents("BNC", grid="ids", source="img_ids")
+#: Arguments with the tokens' places, which are those of all rows.
+_PLACES = ("img_ids", "txt_ids")
 _SIX = Modulation("per_block", "norm1.linear", SIX)
 #: One shift, scale and gate, of attention and feed-forward together (and of the text tokens as well).
 _THREE = Modulation("per_block", "norm.linear", SIX[:3])
@@ -60,6 +62,7 @@ FLUX = Layout(
         Pipeline("FluxFillPipeline", None, scale="guidance_scale", condition="image and mask"),
         Pipeline("FluxControlPipeline", None, scale="guidance_scale", condition="control image"),
     ),
+    rowless=_PLACES,
 )
 
 FLUX2 = Layout(
@@ -122,6 +125,7 @@ CHROMA = Layout(
         Pipeline("ChromaPipeline", _TWO),
         Pipeline("ChromaImg2ImgPipeline", _TWO, condition="image"),
     ),
+    rowless=_PLACES,
 )
 
 LONGCAT = Layout(
@@ -144,6 +148,7 @@ LONGCAT = Layout(
             ),
         ),
     ),
+    rowless=_PLACES,
 )
 
 OVIS = Layout(
@@ -155,6 +160,7 @@ OVIS = Layout(
     timestep=Timestep(scale=0.001, embedding="timestep_embedder"),
     modulation=_SIX,
     pipelines=(Pipeline("OvisImagePipeline", _TWO_NAMED),),
+    rowless=_PLACES,
 )
 
 ROWS: tuple[Layout, ...] = (SD3, FLUX, FLUX2, AURAFLOW, CHROMA, LONGCAT, OVIS)

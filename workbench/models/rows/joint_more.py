@@ -12,6 +12,8 @@ _MODELS = "diffusers.models.transformers."
 
 #: Packed by the pipeline.
 _PACKED = Latents("BNC", grid="ids", source="img_ids")
+#: Arguments with the tokens' places, which are those of all rows.
+_PLACES = ("img_ids", "txt_ids")
 _SIX = Modulation("per_block", "norm1.linear", SIX)
 #: One shift, scale and gate, of attention and feed-forward together (and of the text tokens as well).
 _THREE = Modulation("per_block", "norm.linear", SIX[:3])
@@ -166,6 +168,7 @@ BRIA = Layout(
     timestep=Timestep(embedding="time_embed"),
     modulation=_SIX,
     pipelines=(Pipeline("BriaPipeline", Guidance(batched=True, rows=("uncond", "cond"))),),
+    rowless=_PLACES,
 )
 
 BRIA_FIBO = Layout(
@@ -182,6 +185,7 @@ BRIA_FIBO = Layout(
     pipelines=(Pipeline("BriaFiboPipeline", Guidance(batched=True, rows=("uncond", "cond"), flag=""), unit=16),),
     # Before every block, half of the channels of the text tokens are taken from another layer of the text encoder.
     handed_on=False,
+    rowless=_PLACES,
 )
 
 BRIA_FIBO2 = Layout(

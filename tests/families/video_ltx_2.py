@@ -1,8 +1,9 @@
-"""LTX-2: text to video with sound."""
+"""LTX-2: text, or text and image, to video with sound."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from diffusers import (
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     FlowMatchEulerDiscreteScheduler,
+    LTX2ImageToVideoPipeline,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded
+from tests.families.parts import mask, picture, rows, seeded
 
 TEXT, CHANNELS = 16, 8
 
@@ -93,9 +95,9 @@ def vocoder() -> LTX2Vocoder:
     ).eval()
 
 
-def build() -> Any:
-    """The pipeline without its text encoder."""
-    pipe = LTX2Pipeline(
+def build(kind: Any) -> Any:
+    """A pipeline without its text encoder."""
+    pipe = kind(
         transformer=seeded(transformer),
         connectors=seeded(connectors),
         vae=seeded(vae).eval(),
@@ -120,16 +122,21 @@ def encode(prompts: Sequence[str]) -> Arguments:
     }
 
 
+def encode_image(prompts: Sequence[str]) -> Arguments:
+    """As `encode`, and an image for every prompt, as it is (a pipeline may compress it first)."""
+    return {**encode(prompts), "image": [picture(64, 96) for _ in prompts], "image_crf": 0}
+
+
 def video(output: Any, _: Arguments) -> torch.Tensor:
     """The video of (video, sound)."""
     return output[0]
 
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="ltx2",
+def _family(name: str, kind: Any, encode: Any) -> Family:
+    return Family(
+        name=name,
         transformer="diffusers.models.transformers.transformer_ltx2.LTX2VideoTransformer3DModel",
-        build=build,
+        build=partial(build, kind),
         encode=encode,
         image={"transformer_blocks": video},
         calls=(
@@ -153,5 +160,11 @@ FAMILIES: tuple[Family, ...] = (
             "frame_rate": 8.0,
         },
         remark="combined as clean videos, which is the same for the predictions",
-    ),
+    )
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family("ltx2", LTX2Pipeline, encode),
+    # The tokens of frame 0 have timestep 0, and are not stepped.
+    _family("ltx2-i2v", LTX2ImageToVideoPipeline, encode_image),
 )

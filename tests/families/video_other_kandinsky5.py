@@ -1,26 +1,34 @@
-"""Kandinsky 5: text to video and text to image."""
+"""Kandinsky 5: text to video, image to video and text to image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    Kandinsky5I2VPipeline,
     Kandinsky5T2IPipeline,
     Kandinsky5T2VPipeline,
     Kandinsky5Transformer3DModel,
 )
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import hunyuan_vae, image_vae, redrawn, rows, seeded
+from tests.families.parts import hunyuan_vae, image_vae, picture, redrawn, rows, seeded
 
 TEXT, POOLED, CHANNELS = 12, 8, 4
 
 
-def transformer() -> Kandinsky5Transformer3DModel:
-    """One block for the text and three for the video, of width 16; the modulations, made as zeros, drawn."""
+def transformer(condition: bool) -> Kandinsky5Transformer3DModel:
+    """One block for the text and three for the video, of width 16; the modulations, made as zeros, drawn.
+
+    Parameters
+    ----------
+    condition : bool
+        True for channels of an image and of a mask after the noisy ones.
+    """
     model = Kandinsky5Transformer3DModel(
         in_visual_dim=CHANNELS,
         out_visual_dim=CHANNELS,
@@ -32,25 +40,26 @@ def transformer() -> Kandinsky5Transformer3DModel:
         num_text_blocks=1,
         num_visual_blocks=3,
         axes_dims=(2, 2, 4),
+        visual_cond=condition,
     )
     return redrawn(model).eval()
 
 
-def build_video() -> Any:
-    """The video pipeline without its text encoders."""
-    return _pipeline(Kandinsky5T2VPipeline, seeded(hunyuan_vae).eval())
+def build_video(kind: Any) -> Any:
+    """A video pipeline without its text encoders."""
+    return _pipeline(kind, seeded(hunyuan_vae).eval(), condition=kind is Kandinsky5I2VPipeline)
 
 
 def build_image() -> Any:
     """The image pipeline without its text encoders; it rounds every size to one of its list, which is smaller here."""
-    pipe = _pipeline(Kandinsky5T2IPipeline, seeded(image_vae).eval())
+    pipe = _pipeline(Kandinsky5T2IPipeline, seeded(image_vae).eval(), condition=False)
     pipe.resolutions = [(48, 32), (16, 80)]
     return pipe
 
 
-def _pipeline(kind: Any, vae: torch.nn.Module) -> Any:
+def _pipeline(kind: Any, vae: torch.nn.Module, *, condition: bool) -> Any:
     pipe = kind(
-        transformer=seeded(transformer),
+        transformer=seeded(lambda: transformer(condition)),
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
         **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
@@ -69,12 +78,17 @@ def encode(prompts: Sequence[str]) -> Arguments:
     return arguments
 
 
+def encode_image(prompts: Sequence[str]) -> Arguments:
+    """As `encode`, and an image for every prompt."""
+    return {**encode(prompts), "image": [picture(32, 48) for _ in prompts]}
+
+
 def state(output: torch.Tensor, _: Arguments) -> torch.Tensor:
     """All of it: text comes in by cross-attention."""
     return output
 
 
-def _family(name: str, build: Any, calls: Sequence[Call], remark: str = "") -> Family:
+def _family(name: str, build: Any, calls: Sequence[Call], remark: str = "", encode: Any = encode) -> Family:
     return Family(
         name=name,
         transformer="diffusers.models.transformers.transformer_kandinsky.Kandinsky5Transformer3DModel",
@@ -91,14 +105,19 @@ def _family(name: str, build: Any, calls: Sequence[Call], remark: str = "") -> F
     )
 
 
+CALLS = (
+    Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
+    Call({"height": 80, "width": 16, "num_frames": 9}, (3, 5, 1)),
+)
+
 FAMILIES: tuple[Family, ...] = (
+    _family("kandinsky5", partial(build_video, Kandinsky5T2VPipeline), CALLS),
     _family(
-        "kandinsky5",
-        build_video,
-        (
-            Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
-            Call({"height": 80, "width": 16, "num_frames": 9}, (3, 5, 1)),
-        ),
+        "kandinsky5-i2v",
+        partial(build_video, Kandinsky5I2VPipeline),
+        CALLS,
+        "frame 0 is the image's, and is not stepped; its tokens have the timestep of all",
+        encode_image,
     ),
     _family(
         "kandinsky5-t2i",

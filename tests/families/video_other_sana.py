@@ -1,15 +1,21 @@
-"""Sana-Video: text to video."""
+"""Sana-Video: text to video and image to video."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SanaVideoPipeline, SanaVideoTransformer3DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    SanaImageToVideoPipeline,
+    SanaVideoPipeline,
+    SanaVideoTransformer3DModel,
+)
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded, wan_vae
+from tests.families.parts import mask, picture, rows, seeded, wan_vae
 
 TEXT, CHANNELS = 12, 4
 
@@ -30,9 +36,9 @@ def transformer() -> SanaVideoTransformer3DModel:
     ).eval()
 
 
-def build() -> Any:
-    """The pipeline without its text encoder."""
-    pipe = SanaVideoPipeline(
+def build(kind: Any) -> Any:
+    """A pipeline without its text encoder."""
+    pipe = kind(
         transformer=seeded(transformer),
         vae=seeded(lambda: wan_vae(CHANNELS)).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0),
@@ -56,16 +62,21 @@ def encode(prompts: Sequence[str]) -> Arguments:
     }
 
 
+def encode_image(prompts: Sequence[str]) -> Arguments:
+    """As `encode`, and one image for all prompts."""
+    return {**encode(prompts), "image": picture(32, 64)}
+
+
 def state(output: torch.Tensor, _: Arguments) -> torch.Tensor:
     """All of it: text comes in by cross-attention."""
     return output
 
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="sana-video",
+def _family(name: str, kind: Any, encode: Any, remark: str) -> Family:
+    return Family(
+        name=name,
         transformer="diffusers.models.transformers.transformer_sana_video.SanaVideoTransformer3DModel",
-        build=build,
+        build=partial(build, kind),
         encode=encode,
         image={"transformer_blocks": state},
         calls=(
@@ -79,6 +90,21 @@ FAMILIES: tuple[Family, ...] = (
         combine=lambda cond, uncond, scale: uncond + scale * (cond - uncond),
         # It rounds sizes to a list of large ones unless told not to.
         extra={"use_resolution_binning": False},
-        remark="the number of frames is the argument `frames`; sizes are multiples of 32, so rows and columns are even",
+        remark=remark,
+    )
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family(
+        "sana-video",
+        SanaVideoPipeline,
+        encode,
+        "the number of frames is the argument `frames`; sizes are multiples of 32, so rows and columns are even",
+    ),
+    _family(
+        "sana-video-i2v",
+        SanaImageToVideoPipeline,
+        encode_image,
+        "every token has a timestep, which is 0 for those of frame 0; frame 0 is not stepped",
     ),
 )

@@ -14,6 +14,21 @@ _MODELS = "diffusers.models.transformers."
 #: Shift, scale and gate of the cross-attention with the text, which come last here.
 _OF_TEXT = ("shift_mca", "scale_mca", "gate_mca")
 
+_WITH_SOUND = Guidance(
+    batched=True,
+    rows=("uncond", "cond"),
+    linear=False,
+    why="unless told not to, it adds the differences to two further predictions and rescales the sum",
+)
+
+#: Two more a step otherwise: one without attention in some blocks, one with video and sound kept apart.
+_NO_MORE_CALLS = (
+    ("stg_scale", 0.0),
+    ("audio_stg_scale", 0.0),
+    ("modality_scale", 1.0),
+    ("audio_modality_scale", 1.0),
+)
+
 LTX_2 = Layout(
     family="ltx2",
     title="LTX-2",
@@ -26,22 +41,9 @@ LTX_2 = Layout(
         "shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table", beyond=_OF_TEXT
     ),
     pipelines=(
-        Pipeline(
-            "LTX2Pipeline",
-            Guidance(
-                batched=True,
-                rows=("uncond", "cond"),
-                linear=False,
-                why="unless told not to, it adds the differences to two further predictions and rescales the sum",
-            ),
-            # Two more calls a step otherwise: one without attention in some blocks, one with video and sound apart.
-            settings=(
-                ("stg_scale", 0.0),
-                ("audio_stg_scale", 0.0),
-                ("modality_scale", 1.0),
-                ("audio_modality_scale", 1.0),
-            ),
-        ),
+        Pipeline("LTX2Pipeline", _WITH_SOUND, settings=_NO_MORE_CALLS),
+        # Every token has a timestep, which is 0 for those of the first frame.
+        Pipeline("LTX2ImageToVideoPipeline", _WITH_SOUND, condition="image", settings=_NO_MORE_CALLS),
     ),
     causal_time=8,
 )
@@ -64,6 +66,8 @@ MOTIF = Layout(
     causal_time=4,
 )
 
+_OWN_SIZE = (("use_resolution_binning", False),)
+
 SANA_VIDEO = Layout(
     family="sana-video",
     title="Sana-Video",
@@ -72,7 +76,11 @@ SANA_VIDEO = Layout(
     latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
     timestep=Timestep(embedding="time_embed", output=1),
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="timestep", table="scale_shift_table"),
-    pipelines=(Pipeline("SanaVideoPipeline", BATCHED, frames="frames", settings=(("use_resolution_binning", False),)),),
+    pipelines=(
+        Pipeline("SanaVideoPipeline", BATCHED, frames="frames", settings=_OWN_SIZE),
+        # Every token has a timestep, which is 0 for those of the first frame.
+        Pipeline("SanaImageToVideoPipeline", BATCHED, condition="image", frames="frames", settings=_OWN_SIZE),
+    ),
     absent=(Absent("controlnet_block_samples", "a ControlNet adds to the states between the blocks"),),
     causal_time=4,
 )

@@ -141,6 +141,7 @@ KANDINSKY_5 = Layout(
     modulation=Modulation("per_block", "visual_modulation.out_layer", NINE),
     pipelines=(
         Pipeline("Kandinsky5T2VPipeline", _TWO),
+        Pipeline("Kandinsky5I2VPipeline", _TWO, condition="image"),
         Pipeline("Kandinsky5T2IPipeline", _TWO, still=True),
     ),
     width=("model_dim",),

@@ -25,11 +25,15 @@ class Words:
         return {"input_ids": torch.tensor([[sum(word.encode()) % 64 for word in text.split()]])}
 
 
-class Layer(torch.nn.Linear):
+class Layer(torch.nn.Module):
     """Takes what a decoder layer is given."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(WIDTH, WIDTH)
+
     def forward(self, hidden: torch.Tensor, **others: Any) -> torch.Tensor:
-        return hidden + super().forward(hidden)
+        return hidden + self.linear(hidden)
 
 
 class Encoder(torch.nn.Module):
@@ -41,7 +45,7 @@ class Encoder(torch.nn.Module):
 
         self.language_model = torch.nn.Module()
         self.language_model.embed_tokens = torch.nn.Embedding(64, WIDTH)
-        self.language_model.layers = torch.nn.ModuleList([Layer(WIDTH, WIDTH) for _ in range(36)])
+        self.language_model.layers = torch.nn.ModuleList([Layer() for _ in range(36)])
         self.language_model.rotary_emb = torch.nn.Module()
         self.language_model.rotary_emb.forward = lambda hidden, places: None
         self.language_model.config = LlamaConfig(attn_implementation="eager")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
+from workbench.models.layout import Absent, Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
 from workbench.models.rows.terms import SCALE_GATE, SIX
 
 _MODELS = "diffusers.models.transformers."
@@ -49,6 +49,8 @@ ZIMAGE = Layout(
     modulation=Modulation("per_block", "adaLN_modulation.0", SCALE_GATE),
     # Linear as long as cfg_normalization is off, as it is by default.
     pipelines=(Pipeline("ZImagePipeline", Guidance(batched=True, rows=("cond", "uncond"), gain="1 + s")),),
+    # The tokens of all rows go through the embedders on one axis.
+    handed_on=False,
     width=("dim",),
     row_lists=("x", "cap_feats"),
 )
@@ -92,7 +94,8 @@ OMNIGEN = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_token"),
     modulation=Modulation("none", why="the timestep is a token of the sequence"),
-    # Two branches in every call, whatever the scale; input_images would make a third.
+    absent=(Absent("input_img_latents", "images to start from make a third branch"),),
+    # Two branches in every call, whatever the scale.
     pipelines=(Pipeline("OmniGenPipeline", Guidance(batched=True, rows=("cond", "uncond"), flag="num_cfg")),),
     width=("hidden_size",),
 )

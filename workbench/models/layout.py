@@ -193,6 +193,8 @@ class Pipeline:
     unit : int
         Pixels that height and width are multiples of, where the pipeline has that fixed; 0 where the VAE's factor and the
         patches say it.
+    token_timesteps : bool
+        True if it gives every token (or frame) a timestep of its own.
     settings : tuple of (argument, value)
         With which every call is made, because the pipeline would otherwise do what the row does not say.
     """
@@ -204,6 +206,7 @@ class Pipeline:
     frames: str = "num_frames"
     still: bool = False
     unit: int = 0
+    token_timesteps: bool = False
     settings: tuple[tuple[str, object], ...] = ()
 
 

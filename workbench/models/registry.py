@@ -42,6 +42,9 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
     for row in FAMILIES:
         if row.transformer == name:
             _within_limits(row, transformer)
+            entry = row.pipeline(type(model).__name__)
+            if not token_timesteps and entry is not None and entry.token_timesteps:
+                raise _own_timesteps(model)
             return row
     raise UnsupportedModelError(
         f"{name} is not a diffusion transformer that the workbench has a layout for. Known families: "
@@ -101,7 +104,11 @@ def _one_transformer(pipe: Any, token_timesteps: bool) -> None:
             "a recording holds the states of one. Such pipelines are not supported yet."
         )
     if not token_timesteps and getattr(getattr(pipe, "config", None), "expand_timesteps", False):
-        raise UnsupportedModelError(
-            f"{type(pipe).__name__} gives every token a timestep of its own (expand_timesteps). Such pipelines can be "
-            "recorded, and STAS acts on them (`workbench.apply`); all else here needs one timestep a call."
-        )
+        raise _own_timesteps(pipe, " (expand_timesteps)")
+
+
+def _own_timesteps(pipe: Any, how: str = "") -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(pipe).__name__} gives every token a timestep of its own{how}. Such pipelines can be "
+        "recorded, and STAS acts on them (`workbench.apply`); all else here needs one timestep a call."
+    )

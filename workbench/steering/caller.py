@@ -30,15 +30,17 @@ def called_by(pipe: Any) -> bool:
 def value_of(pipe: Any, name: str) -> Any:
     """Value of a setting in the call of a pipeline that is under way: its attribute, or the call's local variable.
 
-    Many pipelines keep what they were called with (``guidance_scale``, ``do_classifier_free_guidance``) as attributes; the
-    others have it as a local variable of ``__call__``.
+    Many pipelines keep what they were called with (``guidance_scale``, ``do_classifier_free_guidance``) as attributes, or have
+    a component that does (``guider._enabled``); the others have it as a local variable of ``__call__``.
 
     Raises
     ------
     UnsupportedModelError
         If it has neither.
     """
-    value = getattr(pipe, name, _ABSENT)
+    value = pipe
+    for part in name.split("."):
+        value = getattr(value, part, _ABSENT)
     if value is not _ABSENT:
         return value
     frame = _frame(pipe)

@@ -89,6 +89,8 @@ def test_recorded_states_are_those_of_plain_hooks_and_nothing_changes(
     grid = family.calls[0].grid
     for name, places in zip(("frame", "row", "column"), np.indices(grid).reshape(3, -1), strict=True):
         assert np.array_equal(found[name].values, places)
+    assert ("role" in found.coords) == ("boundary_width" in found.attrs)
+    assert bool(pipeline_of(other, layout).first) == ("no_roles" in found.attrs)
     compared = 0
     for branch, step, layer, image in states(family, layout, seen, other, guided):
         mine = found["hidden"].sel(branch=branch, layer=layer).isel(timestep=step).values

@@ -23,7 +23,7 @@ from tests.families.test_rows import KNOWN
 from tests.steering.helpers import make_spec
 from tests.steering.stas_helpers import stas_spec
 from workbench.errors import UnsupportedModelError
-from workbench.models import call_arguments, fingerprint, generate, guidance_of, layout_for
+from workbench.models import call_arguments, fingerprint, generate, guidance_of, layout_for, pipeline_of
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.steering.edits import edit_channels
@@ -49,7 +49,7 @@ def refused(family: Family) -> str:
     pipe = family.build()
     if getattr(pipe, "transformer_2", None) is not None:
         return "two transformers"
-    if pipe.config.get("expand_timesteps"):
+    if pipe.config.get("expand_timesteps") or pipeline_of(pipe, layout_for(pipe, token_timesteps=True)).token_timesteps:
         return "a timestep of its own"
     guidance = guidance_of(pipe, layout_for(pipe))
     return "not linear" if guidance is not None and not guidance.linear else ""
@@ -185,6 +185,10 @@ def test_stas_changes_just_what_it_may(family: Family, guided: bool) -> None:
     spec = stas_spec(pipe, channels=list(CHANNELS), layers=[layer], boundary_width=width).replace(
         model={"family": layout.family, **fingerprint(pipe)}
     )
+    if pipeline_of(pipe, layout).first:
+        with pytest.raises(UnsupportedModelError, match="not the video's first"), workbench.apply(spec, pipe):
+            pass
+        return
     states = []
     for context in (contextlib.nullcontext(), workbench.apply(spec, pipe)):
         with context, torch.no_grad(), watched(pipe, layout) as seen:

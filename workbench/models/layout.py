@@ -190,6 +190,8 @@ class Pipeline:
         The pipeline's argument for the number of frames.
     still : bool
         True if it makes images with a model of videos.
+    first : str
+        What the first token frame holds, where that is not the video's first frame; then tokens have no roles.
     unit : int
         Pixels that height and width are multiples of, where the pipeline has that fixed; 0 where the VAE's factor and the
         patches say it.
@@ -205,6 +207,7 @@ class Pipeline:
     condition: str = ""
     frames: str = "num_frames"
     still: bool = False
+    first: str = ""
     unit: int = 0
     token_timesteps: bool = False
     settings: tuple[tuple[str, object], ...] = ()

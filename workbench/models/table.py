@@ -56,8 +56,14 @@ def _line(row: Layout) -> Line:
         modulation.kind if modulation.terms else f"none: {modulation.why}",
         "; ".join(dict.fromkeys(guidance_words(pipeline) for pipeline in row.pipelines)),
         _each(row, lambda p: "yes" if p.guidance is None or p.guidance.linear else f"no: {p.guidance.why}"),
-        _each(row, lambda p: "yes" if row.is_video and not p.still else "no: no frames"),
+        _each(row, lambda p: _stas(row, p)),
     )
+
+
+def _stas(row: Layout, pipeline: Pipeline) -> str:
+    if not row.is_video or pipeline.still:
+        return "no: no frames"
+    return f"no: the first frame is {pipeline.first}" if pipeline.first else "yes"
 
 
 def _each(row: Layout, said: object) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, refuse_altered
+from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, pipeline_of, refuse_altered
 from workbench.models.generate import makes_videos, pixels_a_token
 from workbench.models.layout import Layout
 from workbench.progress import Progress
@@ -130,7 +130,7 @@ def record(
         _same_settings(out, identity, repair)
         _same_width(out, boundary_width)
     shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
-    boundary = boundary_of(shape, boundary_width)
+    boundary = boundary_of(shape, boundary_width, pipeline_of(pipe, layout, derived=True).first)
     if not out.exists():
         _within_budget(plan, budget, yes)
     if confirm is not None and not confirm(plan):

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from workbench.errors import SpecError, UnsupportedModelError
-from workbench.models import fingerprint, guidance_of, layout_for
+from workbench.models import fingerprint, guidance_of, layout_for, pipeline_of
 from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.models.generate import is_steered
 from workbench.models.layout import Layout
@@ -47,7 +47,12 @@ def _check_video(pipe: Any, layout: Layout) -> None:
             f"STAS steers the first latent frame and the boundaries of the later ones, and {type(pipe).__name__} makes images, "
             "which have neither. Use it with a pipeline of videos such as WanPipeline, or Detail Guidance here."
         )
-    guidance_of(pipe, layout)  # a pipeline whose branches can't be told apart is refused
+    entry = pipeline_of(pipe, layout)  # a pipeline whose branches can't be told apart is refused
+    if entry.first:
+        raise UnsupportedModelError(
+            f"STAS steers the first latent frame, and that of {type(pipe).__name__} holds {entry.first}, not the video's first "
+            "frame. Detail Guidance can be used here."
+        )
 
 
 def _check_model(spec: Spec, pipe: Any, layout: Layout, *, strict: bool) -> None:

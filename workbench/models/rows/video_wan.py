@@ -58,12 +58,18 @@ VACE = _as_wan(
     handed_on=False,
 )
 
-# Token frame 0 is the reference picture; the video's first frame is frame 1. After some blocks the face is attended to.
+# After some blocks the face is attended to.
 ANIMATE = _as_wan(
     "wan-animate",
     "Wan-Animate",
     "transformer_wan_animate.WanAnimateTransformer3DModel",
-    Pipeline("WanAnimatePipeline", _TWO_NAMED, condition="picture, poses and faces", frames="segment_frame_length"),
+    Pipeline(
+        "WanAnimatePipeline",
+        _TWO_NAMED,
+        condition="picture, poses and faces",
+        frames="segment_frame_length",
+        first="the picture of the character",
+    ),
     handed_on=False,
 )
 

@@ -42,8 +42,10 @@ LTX_2 = Layout(
     ),
     pipelines=(
         Pipeline("LTX2Pipeline", _WITH_SOUND, settings=_NO_MORE_CALLS),
-        # Every token has a timestep, which is 0 for those of the first frame.
-        Pipeline("LTX2ImageToVideoPipeline", _WITH_SOUND, condition="image", settings=_NO_MORE_CALLS),
+        # Timestep 0 for the tokens of the first frame.
+        Pipeline(
+            "LTX2ImageToVideoPipeline", _WITH_SOUND, condition="image", token_timesteps=True, settings=_NO_MORE_CALLS
+        ),
     ),
     causal_time=8,
 )
@@ -78,8 +80,15 @@ SANA_VIDEO = Layout(
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="timestep", table="scale_shift_table"),
     pipelines=(
         Pipeline("SanaVideoPipeline", BATCHED, frames="frames", settings=_OWN_SIZE),
-        # Every token has a timestep, which is 0 for those of the first frame.
-        Pipeline("SanaImageToVideoPipeline", BATCHED, condition="image", frames="frames", settings=_OWN_SIZE),
+        # Timestep 0 for the tokens of the first frame.
+        Pipeline(
+            "SanaImageToVideoPipeline",
+            BATCHED,
+            condition="image",
+            frames="frames",
+            token_timesteps=True,
+            settings=_OWN_SIZE,
+        ),
     ),
     absent=(Absent("controlnet_block_samples", "a ControlNet adds to the states between the blocks"),),
     causal_time=4,
@@ -111,10 +120,10 @@ SANA_WM = Layout(
     transformer=f"{_MODELS}transformer_sana_wm.SanaWMTransformer3DModel",
     stacks=(Stack("blocks", hidden_output=None, argument="x"),),
     latents=Latents("BCFHW", patch=("patch_size.0", "patch_size.1", "patch_size.2")),
-    # One timestep a frame, (B, 1, F): that of the image, which is frame 0, is 0.
     timestep=Timestep(embedding="t_embedder"),
     modulation=Modulation("shared_table", "t_block.1", SIX, argument="t", table="scale_shift_table"),
-    pipelines=(Pipeline("SanaWMPipeline", BATCHED, condition="image"),),
+    # One timestep a frame, (B, 1, F): that of the image, which is frame 0, is 0.
+    pipelines=(Pipeline("SanaWMPipeline", BATCHED, condition="image", token_timesteps=True),),
     width=("hidden_size",),
     causal_time=8,
 )

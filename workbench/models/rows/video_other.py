@@ -29,6 +29,7 @@ GUIDER = Guidance(
     rows=("cond", "uncond"),
     linear=False,
     scale="",
+    flag="guider._enabled",
     why="its guider combines them, as that guider says; give the pipeline a guider that adds Detail Guidance",
 )
 
@@ -96,8 +97,11 @@ LTX = Layout(
     timestep=Timestep(embedding="time_embed", output=1),
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table"),
     # Two calls in one, in cache_context("cond_uncond").
-    # With an image, every token has a timestep, which is 0 for those of the first frame.
-    pipelines=(Pipeline("LTXPipeline", BATCHED), Pipeline("LTXImageToVideoPipeline", BATCHED, condition="image")),
+    pipelines=(
+        Pipeline("LTXPipeline", BATCHED),
+        # Timestep 0 for the tokens of the first frame.
+        Pipeline("LTXImageToVideoPipeline", BATCHED, condition="image", token_timesteps=True),
+    ),
     absent=(Absent("video_coords", "LTXConditionPipeline puts the tokens of its conditions in front of the video's"),),
     causal_time=8,
 )

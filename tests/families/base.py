@@ -66,6 +66,8 @@ class Family:
         Further arguments of every call of the pipeline.
     batch : int
         Prompts a call takes; 1 for a pipeline that makes one video at a time.
+    scheduler_calls : int
+        How often a pipeline calls its scheduler's ``step`` in a step; what the last one is given is what it steps with.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Family:
     steps: int = 2
     extra: Arguments = field(default_factory=dict)
     batch: int = 2
+    scheduler_calls: int = 1
 
 
 def embeddings(prompt: str, *shape: int, seed: int = 7) -> torch.Tensor:

@@ -101,6 +101,7 @@ FAMILIES: tuple[Family, ...] = (
         calls_per_step=(2, 1),
         rows=("cond", "uncond"),
         combine=lambda cond, uncond, scale: cond + scale * (cond - uncond),
+        scheduler_calls=2,
         remark="combined as clean videos, which the scheduler makes of both predictions with the same coefficients: the "
         "formula holds for the predictions too; the gain is 1 + guidance_scale",
     ),

@@ -152,7 +152,9 @@ def _faults(family: Family, layout: Layout, pipe: Any, call: Call, seen: list[Se
             yield f"call {i} has timestep {given}, the row says {due}"
         if layout.timestep.clean_rows and one.temb is not None:
             one.temb = one.temb[:rows]
-        if layout.timestep.embedding and (one.temb is None or one.temb.shape[0] not in (rows, rows * grid[0], rows * math.prod(grid))):
+        if layout.timestep.embedding and (
+            one.temb is None or one.temb.shape[0] not in (rows, rows * grid[0], rows * math.prod(grid))
+        ):
             yield f"temb {None if one.temb is None else tuple(one.temb.shape)} for {rows} rows"
         for path, (stack, block) in blocks.items():
             tokens = Tokens.of_call(stack, grid, one.arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -10,7 +11,7 @@ import torch
 
 from tests.families.base import Arguments, Family, embeddings
 from tests.families.image_plain import GUIDED, MODELS, PLAIN, SIZES, TEXT, assembled, masked, whole
-from tests.families.parts import redrawn, seeded, words
+from tests.families.parts import image_vae, picture, redrawn, seeded, words
 
 _BARE = {"vae": None, "text_encoder": None, "tokenizer": None}
 
@@ -75,7 +76,7 @@ def combine_lumina2(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> t
     return -combined * (cond.norm(dim=-1, keepdim=True) / combined.norm(dim=-1, keepdim=True))
 
 
-def build_zimage() -> Any:
+def build_zimage(pipeline: str = "ZImagePipeline", **parts: Any) -> Any:
     transformer = seeded(
         lambda: diffusers.ZImageTransformer2DModel(
             in_channels=4,
@@ -89,7 +90,12 @@ def build_zimage() -> Any:
             axes_lens=[128, 16, 16],
         ).eval()
     )
-    return assembled(diffusers.ZImagePipeline, transformer=redrawn(transformer), scheduler=flow(), **_BARE)
+    components = {"transformer": redrawn(transformer), "scheduler": flow(), **_BARE, **parts}
+    return assembled(getattr(diffusers, pipeline), **components)
+
+
+def build_zimage_img2img() -> Any:
+    return build_zimage("ZImageImg2ImgPipeline", vae=seeded(image_vae).eval())
 
 
 def encode_zimage(prompts: Sequence[str]) -> Arguments:
@@ -111,6 +117,21 @@ def combine_zimage(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> to
     """From the conditional prediction on; the flow runs backwards; an image is one frame."""
     return -(cond + scale * (cond - uncond)).squeeze(2)
 
+
+ZIMAGE = Family(
+    name="zimage",
+    transformer=MODELS + "transformer_z_image.ZImageTransformer2DModel",
+    build=build_zimage,
+    encode=encode_zimage,
+    image={"noise_refiner": before_text, "layers": before_text},
+    calls=SIZES,
+    guided=GUIDED,
+    plain={"guidance_scale": 0.0},
+    calls_per_step=(1, 1),
+    rows=("cond", "uncond"),
+    combine=combine_zimage,
+    remark="Guidance starts above 0, not 1; images take a list of latents (C, 1, H, W).",
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -141,18 +162,17 @@ FAMILIES: tuple[Family, ...] = (
         combine=combine_lumina2,
         remark="Linear with cfg_normalization=False; the last steps go without guidance if cfg_trunc_ratio < 1.",
     ),
-    Family(
-        name="zimage",
-        transformer=MODELS + "transformer_z_image.ZImageTransformer2DModel",
-        build=build_zimage,
-        encode=encode_zimage,
-        image={"noise_refiner": before_text, "layers": before_text},
-        calls=SIZES,
-        guided=GUIDED,
-        plain={"guidance_scale": 0.0},
-        calls_per_step=(1, 1),
-        rows=("cond", "uncond"),
-        combine=combine_zimage,
-        remark="Guidance starts above 0, not 1; images take a list of latents (C, 1, H, W).",
+    ZIMAGE,
+    replace(
+        ZIMAGE,
+        name="zimage-img2img",
+        build=build_zimage_img2img,
+        encode=lambda prompts: {
+            **encode_zimage(prompts),
+            "image": [picture(32, 48, seed=len(prompt)) for prompt in prompts],
+        },
+        calls=SIZES[:1],
+        extra={"strength": 1.0},
+        remark="The image has to have the size that is asked for; the pipeline does not bring it there.",
     ),
 )

@@ -172,22 +172,38 @@ def encode_hunyuan(prompts: Sequence[str]) -> Arguments:
     }
 
 
-def build_prx() -> Any:
+def build_prx(pipeline: str = "PRXPipeline", channels: int = 4) -> Any:
     """Its modulations start as zeros, which would make every block hand on what it is given."""
     transformer = seeded(
         lambda: diffusers.PRXTransformer2DModel(
-            in_channels=4, context_in_dim=TEXT, hidden_size=16, num_heads=2, depth=3, axes_dim=[4, 4]
+            in_channels=channels, context_in_dim=TEXT, hidden_size=16, num_heads=2, depth=3, axes_dim=[4, 4]
         ).eval()
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what the pipeline itself is derived from
         return assembled(
-            diffusers.PRXPipeline,
+            getattr(diffusers, pipeline),
             transformer=redrawn(transformer),
             scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
             text_encoder=None,
             tokenizer=None,
         )
+
+
+def prx(name: str, pipeline: str, channels: int, calls: Sequence[Call], **more: Any) -> Family:
+    return Family(
+        name=name,
+        transformer=MODELS + "transformer_prx.PRXTransformer2DModel",
+        build=lambda: build_prx(pipeline, channels),
+        encode=encode_masked,
+        image={"blocks": whole},
+        calls=calls,
+        guided=GUIDED,
+        plain=PLAIN,
+        calls_per_step=(1, 1),
+        batch=1,
+        **more,
+    )
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -235,18 +251,19 @@ FAMILIES: tuple[Family, ...] = (
         combine=without_variance,
         remark="guidance_rescale > 0 is not linear.",
     ),
-    Family(
-        name="prx",
-        transformer=MODELS + "transformer_prx.PRXTransformer2DModel",
-        build=build_prx,
-        encode=encode_masked,
-        image={"blocks": whole},
-        calls=SIZES,
-        guided=GUIDED,
-        plain=PLAIN,
-        calls_per_step=(1, 1),
+    prx(
+        "prx",
+        "PRXPipeline",
+        4,
+        SIZES,
         combine=linear,
-        batch=1,
         remark="With guidance its pipeline hands over two timesteps however many rows there are: one image at a time.",
+    ),
+    prx(
+        "prx-pixel",
+        "PRXPixelPipeline",
+        3,
+        (Call({"height": 4, "width": 6}, (1, 2, 3)), Call({"height": 10, "width": 2}, (1, 5, 1))),
+        remark="It predicts the image, of which the pipeline makes a velocity; that needs the latents, too.",
     ),
 )

@@ -12,6 +12,9 @@ _MODELS = "diffusers.models.transformers."
 
 _UNCOND_FIRST = Guidance(batched=True, rows=("uncond", "cond"))
 
+#: Otherwise the pipeline takes the nearest of its own sizes, and brings the image back to the size that was asked for.
+_EXACT = (("use_resolution_binning", False),)
+
 #: One projection of the embedding, to which every block adds its table. The module hands over both.
 _SINGLE = Modulation("shared_table", "adaln_single.linear", SIX, argument="timestep", table="scale_shift_table")
 
@@ -23,7 +26,10 @@ PIXART = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="adaln_single", output=1),
     modulation=_SINGLE,
-    pipelines=(Pipeline("PixArtSigmaPipeline", _UNCOND_FIRST), Pipeline("PixArtAlphaPipeline", _UNCOND_FIRST)),
+    pipelines=(
+        Pipeline("PixArtSigmaPipeline", _UNCOND_FIRST, settings=_EXACT),
+        Pipeline("PixArtAlphaPipeline", _UNCOND_FIRST, settings=_EXACT),
+    ),
 )
 
 DIT = Layout(
@@ -49,7 +55,7 @@ SANA = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_embed", output=1),
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="timestep", table="scale_shift_table"),
-    pipelines=(Pipeline("SanaPipeline", _UNCOND_FIRST),),
+    pipelines=(Pipeline("SanaPipeline", _UNCOND_FIRST, settings=_EXACT),),
     limits=(Limit("guidance_embeds", True, "Sana-Sprint's timesteps, of trigonometric noise, have not been checked"),),
 )
 
@@ -62,7 +68,7 @@ HUNYUAN_DIT = Layout(
     timestep=Timestep(embedding="time_extra_emb"),
     modulation=Modulation("per_block", "norm1.linear", ("shift_msa",)),
     # Linear as long as the argument guidance_rescale is 0, as it is by default.
-    pipelines=(Pipeline("HunyuanDiTPipeline", _UNCOND_FIRST),),
+    pipelines=(Pipeline("HunyuanDiTPipeline", _UNCOND_FIRST, settings=_EXACT),),
     # The second half of the blocks takes up what the first left.
     handed_on=False,
 )
@@ -76,7 +82,11 @@ PRX = Layout(
     timestep=Timestep(scale=0.001, embedding="time_in"),
     modulation=Modulation("per_block", "modulation.lin", SIX),
     # With guidance diffusers 0.42 hands over two timesteps however many rows there are: one image at a time.
-    pipelines=(Pipeline("PRXPipeline", _UNCOND_FIRST),),
+    pipelines=(
+        Pipeline("PRXPipeline", _UNCOND_FIRST, settings=_EXACT),
+        # Predicts the image itself; the latents are its pixels.
+        Pipeline("PRXPixelPipeline", _UNCOND_FIRST, settings=_EXACT),
+    ),
     width=("hidden_size",),
     limits=(
         Limit("resolution_embeds", True, "the modulation is then of the sum of two embeddings, and no module gives it"),

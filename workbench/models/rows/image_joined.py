@@ -10,6 +10,8 @@ from workbench.models.rows.terms import SCALE_GATE, SIX
 
 _MODELS = "diffusers.models.transformers."
 
+_COND_FIRST = Guidance(batched=True, rows=("cond", "uncond"), gain="1 + s")
+
 LUMINA2 = Layout(
     family="lumina2",
     title="Lumina 2",
@@ -48,7 +50,10 @@ ZIMAGE = Layout(
     timestep=Timestep(argument="t", scale=-0.001, offset=1.0, embedding="t_embedder"),
     modulation=Modulation("per_block", "adaLN_modulation.0", SCALE_GATE),
     # Linear as long as cfg_normalization is off, as it is by default.
-    pipelines=(Pipeline("ZImagePipeline", Guidance(batched=True, rows=("cond", "uncond"), gain="1 + s")),),
+    pipelines=(
+        Pipeline("ZImagePipeline", _COND_FIRST),
+        Pipeline("ZImageImg2ImgPipeline", _COND_FIRST, condition="image"),
+    ),
     # The tokens of all rows go through the embedders on one axis.
     handed_on=False,
     width=("dim",),
@@ -120,6 +125,7 @@ IDEOGRAM4 = Layout(
                 flag="unconditional_transformer",
                 why="a transformer of its own makes the unconditional prediction, and the scale may change from step to step",
             ),
+            settings=(("guidance_schedule", None),),
         ),
     ),
 )

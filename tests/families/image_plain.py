@@ -77,9 +77,9 @@ def pixart(pipeline: Any, sample_size: int) -> Any:
     )
 
 
-def pixart_family(pipeline: Any, sample_size: int, remark: str) -> Family:
+def pixart_family(name: str, pipeline: Any, sample_size: int, remark: str) -> Family:
     return Family(
-        name="pixart",
+        name=name,
         transformer=MODELS + "pixart_transformer_2d.PixArtTransformer2DModel",
         build=lambda: pixart(pipeline, sample_size),
         encode=encode_masked,
@@ -207,7 +207,7 @@ def prx(name: str, pipeline: str, channels: int, calls: Sequence[Call], **more: 
 
 
 FAMILIES: tuple[Family, ...] = (
-    pixart_family(diffusers.PixArtSigmaPipeline, 8, "PixArt-Σ."),
+    pixart_family("pixart", diffusers.PixArtSigmaPipeline, 8, "PixArt-Σ."),
     pixart_family(
         diffusers.PixArtAlphaPipeline, 128, "PixArt-α at 1024²: the embedding holds resolution and shape, too."
     ),

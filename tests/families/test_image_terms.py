@@ -64,8 +64,8 @@ def test_gates_close_a_block_and_a_scale_of_minus_one_hides_the_image_from_it(fa
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
     for stack in layout_for(pipe).stacks:
         block = Parts(family, pipe, stack)
-        if family.name in UNGATED:
-            silence(block.module, UNGATED[family.name])
+        if block.layout.family in UNGATED:
+            silence(block.module, UNGATED[block.layout.family])
         names = block.modulation.terms
         noise = torch.randn(block.image.shape, generator=generator)
         nothing = dict.fromkeys(names, 0.0)

@@ -209,7 +209,10 @@ def prx(name: str, pipeline: str, channels: int, calls: Sequence[Call], **more: 
 FAMILIES: tuple[Family, ...] = (
     pixart_family("pixart", diffusers.PixArtSigmaPipeline, 8, "PixArt-Σ."),
     pixart_family(
-        diffusers.PixArtAlphaPipeline, 128, "PixArt-α at 1024²: the embedding holds resolution and shape, too."
+        "pixart-alpha",
+        diffusers.PixArtAlphaPipeline,
+        128,
+        "PixArt-α at 1024²: the embedding holds resolution and shape, too.",
     ),
     Family(
         name="dit",

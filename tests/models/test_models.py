@@ -46,7 +46,7 @@ def test_families_are_told_apart_by_module_and_class() -> None:
     class SD3Transformer2DModel(torch.nn.Module):
         """Of the same name, but someone else's."""
 
-    with pytest.raises(UnsupportedModelError, match=r"Known families: sd3 \(SD3Transformer2DModel\)"):
+    with pytest.raises(UnsupportedModelError, match=r"is not a diffusion transformer that .*`workbench models` lists"):
         layout_for(SD3Transformer2DModel())
 
 

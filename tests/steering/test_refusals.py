@@ -83,7 +83,7 @@ def test_not_a_pipeline(pipe, spec) -> None:
         apply(spec, pipe.transformer),
     ):
         pass
-    with pytest.raises(UnsupportedModelError, match="Known families"), apply(spec, torch.nn.Linear(2, 2)):
+    with pytest.raises(UnsupportedModelError, match="`workbench models` lists"), apply(spec, torch.nn.Linear(2, 2)):
         pass
 
 

@@ -8,6 +8,9 @@ from workbench.errors import UnsupportedModelError
 from workbench.models.layout import Guidance, Layout, Pipeline
 from workbench.models.rows import FAMILIES, REFUSED
 
+#: For messages.
+LISTED = f"{len(FAMILIES)} diffusion transformers that `workbench models` lists"
+
 
 def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
     """Find the row of a pipeline or of a transformer.
@@ -28,15 +31,15 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
         transformer = model
         if hasattr(model, "unet"):
             raise UnsupportedModelError(
-                f"{type(model).__name__} denoises with a UNet, not with a transformer; the workbench needs a diffusion "
-                f"transformer of one of these families: {known_families()}."
+                f"{type(model).__name__} denoises with a UNet, not with a transformer; the workbench needs one of the "
+                f"{LISTED}."
             )
     # While a pipeline is recorded, a stand-in has the transformer's place.
     transformer = getattr(transformer, "stands_for", transformer)
     name = f"{type(transformer).__module__}.{type(transformer).__name__}"
     if name in REFUSED:
         raise UnsupportedModelError(
-            f"{type(transformer).__name__} is known and not supported: {REFUSED[name]}. Known families: {known_families()}."
+            f"{type(transformer).__name__} is known and not supported: {REFUSED[name]}. Use one of the {LISTED}."
         )
     _one_transformer(model, token_timesteps)
     for row in FAMILIES:
@@ -47,8 +50,7 @@ def layout_for(model: Any, *, token_timesteps: bool = False) -> Layout:
                 raise _own_timesteps(model)
             return row
     raise UnsupportedModelError(
-        f"{name} is not a diffusion transformer that the workbench has a layout for. Known families: "
-        f"{known_families()}. `workbench models` lists them."
+        f"{name} is not a diffusion transformer that the workbench has a layout for. Use one of the {LISTED}."
     )
 
 
@@ -81,11 +83,6 @@ def pipeline_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Pipeline
 def guidance_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Guidance | None:
     """How a pipeline runs its branches, as `pipeline_of`; None if it has none."""
     return pipeline_of(pipe, layout, derived=derived).guidance
-
-
-def known_families() -> str:
-    """Family names with their transformer classes, for messages."""
-    return ", ".join(f"{row.family} ({row.transformer.rsplit('.', 1)[-1]})" for row in FAMILIES)
 
 
 def _within_limits(row: Layout, transformer: Any) -> None:

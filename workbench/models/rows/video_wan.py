@@ -50,6 +50,7 @@ def _as_wan(family: str, title: str, transformer: str, *pipelines: Pipeline, han
 
 # The control stream (vace_blocks, which run first) has no stack here: what it leaves is added to the video tokens outside
 # the blocks, after those of vace_layers.
+# Reference pictures (reference_images) are latent frames in front of the video's; token frame 0 is then the first of them.
 VACE = _as_wan(
     "wan-vace",
     "Wan-VACE",

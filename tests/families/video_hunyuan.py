@@ -1,4 +1,4 @@
-"""HunyuanVideo: text to video, and image to video of both kinds."""
+"""HunyuanVideo: text to video, image to video of both kinds, and SkyReels' image to video."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    HunyuanSkyreelsImageToVideoPipeline,
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
@@ -21,10 +22,10 @@ TEXT, POOLED, CHANNELS = 12, 8, 4
 
 
 def transformer(kind: str | None) -> HunyuanVideoTransformer3DModel:
-    """Two double and two single blocks; `kind` is the image_condition_type of image-to-video."""
+    """Two double and two single blocks; `kind` is the image_condition_type of image-to-video, or ``skyreels``."""
     return HunyuanVideoTransformer3DModel(
-        # latent_concat: noisy latents, latents of the image, and a mask that says which frames are the image's.
-        in_channels=2 * CHANNELS + 1 if kind == "latent_concat" else CHANNELS,
+        # Noisy latents, latents of the image, and (latent_concat) a mask that says which frames are the image's.
+        in_channels={"latent_concat": 2 * CHANNELS + 1, "skyreels": 2 * CHANNELS}.get(kind or "", CHANNELS),
         out_channels=CHANNELS,
         num_attention_heads=2,
         attention_head_dim=10,
@@ -38,7 +39,7 @@ def transformer(kind: str | None) -> HunyuanVideoTransformer3DModel:
         text_embed_dim=TEXT,
         pooled_projection_dim=POOLED,
         rope_axes_dim=(2, 4, 4),
-        image_condition_type=kind,
+        image_condition_type=None if kind == "skyreels" else kind,
     ).eval()
 
 
@@ -52,6 +53,8 @@ def build(kind: str | None) -> Any:
     }
     if kind is None:
         pipe: Any = HunyuanVideoPipeline(**parts)
+    elif kind == "skyreels":
+        pipe = HunyuanSkyreelsImageToVideoPipeline(**parts)
     else:
         pipe = HunyuanVideoImageToVideoPipeline(**parts, image_processor=None)
     pipe.set_progress_bar_config(disable=True)
@@ -85,7 +88,7 @@ def _family(name: str, kind: str | None, calls: Sequence[Call], remark: str = ""
         image={"transformer_blocks": video, "single_transformer_blocks": video},
         calls=calls,
         guided={"true_cfg_scale": 3.0, "guidance_scale": 6.0},
-        plain={"guidance_scale": 6.0},
+        plain={"true_cfg_scale": 1.0, "guidance_scale": 6.0},
         calls_per_step=(2, 1),
         rows=("cond", "uncond"),
         combine=lambda cond, uncond, scale: uncond + scale * (cond - uncond),
@@ -102,4 +105,5 @@ FAMILIES: tuple[Family, ...] = (
     _family("hunyuanvideo", None, CALLS, "guidance_scale is embedded; true_cfg_scale > 1 makes the second call"),
     _family("hunyuanvideo-i2v", "token_replace", CALLS, "frame 0 is the image's, modulated as of timestep 0"),
     _family("hunyuanvideo-i2v-concat", "latent_concat", CALLS, "frame 0 is the image's and is cut off in the end"),
+    _family("hunyuanvideo-skyreels", "skyreels", CALLS, "the image's latents come after the noisy ones, in frame 0"),
 )

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5: a stock pipeline whose guidance is a component (`guider`), not an argument."""
+"""HunyuanVideo 1.5: stock pipelines whose guidance is a component (`guider`), not an argument."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from diffusers import (
     AutoencoderKLHunyuanVideo15,
     ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideo15ImageToVideoPipeline,
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
 )
+from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded
+from tests.families.parts import mask, picture, rows, seeded
 from tests.families.video_hunyuan import video
 
 TEXT, TEXT_2, IMAGE, CHANNELS, SCALE = 12, 10, 8, 4, 3.0
@@ -41,18 +44,39 @@ def transformer() -> HunyuanVideo15Transformer3DModel:
         text_embed_2_dim=TEXT_2,
         image_embed_dim=IMAGE,
         rope_axes_dim=(2, 4, 4),
-        task_type="t2v",
+        # Where an image gives the size: that of the square that has as many pixels.
+        target_size=48,
     ).eval()
 
 
-def build(enabled: bool) -> Any:
+def image_encoder() -> SiglipVisionModel:
+    """One layer, four tokens an image."""
+    return SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=IMAGE,
+            intermediate_size=IMAGE,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+        )
+    )
+
+
+def build(enabled: bool, *, image: bool = False) -> Any:
     """The pipeline without its text encoders; the guider is on or off."""
-    pipe = HunyuanVideo15Pipeline(
+    of_image = {
+        "image_encoder": seeded(image_encoder).eval(),
+        "feature_extractor": SiglipImageProcessorPil(size={"height": 32, "width": 32}),
+    }
+    kind: Any = HunyuanVideo15ImageToVideoPipeline if image else HunyuanVideo15Pipeline
+    pipe = kind(
         transformer=seeded(transformer),
         vae=seeded(vae).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         guider=ClassifierFreeGuidance(guidance_scale=SCALE, enabled=enabled),
         **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
+        **(of_image if image else {}),
     )
     # Its middle block has attention whose mask is of one video: of two at once it raises (diffusers 0.42.1).
     pipe.vae.enable_slicing()
@@ -71,17 +95,25 @@ def encode(prompts: Sequence[str]) -> Arguments:
     return arguments
 
 
-def _family(enabled: bool) -> Family:
+CALLS = (
+    Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
+    Call({"height": 80, "width": 16, "num_frames": 9}, (3, 5, 1)),
+)
+#: One image for all prompts.
+FROM_IMAGE = (
+    Call({"image": picture(32, 48), "num_frames": 5}, (2, 2, 3)),
+    Call({"image": picture(80, 16), "num_frames": 9}, (3, 4, 1)),
+)
+
+
+def _family(name: str, *, enabled: bool, image: bool = False) -> Family:
     return Family(
-        name="hunyuanvideo15" if enabled else "hunyuanvideo15-plain",
+        name=name,
         transformer="diffusers.models.transformers.transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",
-        build=partial(build, enabled),
+        build=partial(build, enabled, image=image),
         encode=encode,
         image={"transformer_blocks": video},
-        calls=(
-            Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
-            Call({"height": 80, "width": 16, "num_frames": 9}, (3, 5, 1)),
-        ),
+        calls=FROM_IMAGE if image else CALLS,
         guided={} if enabled else None,
         plain=None if enabled else {},
         calls_per_step=(2, 1),
@@ -92,4 +124,8 @@ def _family(enabled: bool) -> Family:
     )
 
 
-FAMILIES: tuple[Family, ...] = (_family(True), _family(False))
+FAMILIES: tuple[Family, ...] = (
+    _family("hunyuanvideo15", enabled=True),
+    _family("hunyuanvideo15-plain", enabled=False),
+    _family("hunyuanvideo15-i2v", enabled=True, image=True),
+)

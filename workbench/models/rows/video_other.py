@@ -56,6 +56,7 @@ HUNYUAN = Layout(
     pipelines=(
         Pipeline("HunyuanVideoPipeline", _TRUE_NAMED, scale="guidance_scale"),
         Pipeline("HunyuanVideoImageToVideoPipeline", _TRUE, scale="guidance_scale", condition="image"),
+        Pipeline("HunyuanSkyreelsImageToVideoPipeline", _TRUE, scale="guidance_scale", condition="image"),
     ),
     causal_time=4,
 )
@@ -72,7 +73,16 @@ FRAMEPACK = Layout(
     latents=Latents("BCFHW", patch=PATCHED),
     timestep=Timestep(embedding="time_text_embed", output=0),
     modulation=Modulation("per_block", "norm1.linear", SIX),
-    pipelines=(Pipeline("HunyuanVideoFramepackPipeline", _TRUE, scale="guidance_scale", condition="image"),),
+    # It makes a video section by section, the last first.
+    pipelines=(
+        Pipeline(
+            "HunyuanVideoFramepackPipeline",
+            _TRUE,
+            scale="guidance_scale",
+            condition="image",
+            first="the first frame of a section",
+        ),
+    ),
     causal_time=4,
 )
 
@@ -84,7 +94,10 @@ HUNYUAN_15 = Layout(
     latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX),
-    pipelines=(Pipeline("HunyuanVideo15Pipeline", GUIDER),),
+    pipelines=(
+        Pipeline("HunyuanVideo15Pipeline", GUIDER),
+        Pipeline("HunyuanVideo15ImageToVideoPipeline", GUIDER, condition="image"),
+    ),
     causal_time=4,
 )
 

@@ -154,6 +154,42 @@ def build_longcat() -> Any:
     )
 
 
+def build_ace_step() -> Any:
+    """Without a VAE the pipeline makes 25 latents a second, of which two are a token."""
+    from workbench.models.mini.text import make_t5, make_t5_tokenizer
+
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+    transformer = seeded(
+        lambda: diffusers.AceStepTransformer1DModel(
+            **size, num_hidden_layers=3, in_channels=12, audio_acoustic_hidden_dim=4
+        ).eval()
+    )
+    encoder = seeded(
+        lambda: diffusers.AceStepConditionEncoder(
+            **size,
+            text_hidden_dim=256,
+            timbre_hidden_dim=4,
+            num_lyric_encoder_hidden_layers=1,
+            num_timbre_encoder_hidden_layers=1,
+        ).eval()
+    )
+    return assembled(
+        diffusers.AceStepPipeline,
+        transformer=transformer,
+        condition_encoder=encoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1),
+        vae=None,
+        text_encoder=seeded(make_t5).eval(),
+        tokenizer=make_t5_tokenizer(),
+    )
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="stable-audio",
@@ -191,5 +227,18 @@ FAMILIES: tuple[Family, ...] = (
         calls_per_step=(2, 1),
         rows=("cond", "uncond"),
         combine=linear,
+    ),
+    Family(
+        name="ace-step",
+        transformer=MODELS + "ace_step_transformer.AceStepTransformer1DModel",
+        build=build_ace_step,
+        encode=lambda prompts: {"prompt": list(prompts), "lyrics": [""] * len(prompts)},
+        image={"layers": whole},
+        calls=(Call({"audio_duration": 0.48}, (1, 1, 6)), Call({"audio_duration": 0.24}, (1, 1, 3))),
+        guided=GUIDED,
+        plain=PLAIN,
+        calls_per_step=(1, 1),
+        rows=("cond", "uncond"),
+        remark="The guidance remembers the steps before. A number of latents that is odd is filled up to a whole token.",
     ),
 )

@@ -23,7 +23,7 @@ MODULATED: tuple[Family, ...] = tuple(
     family
     for name in MODULES
     for family in importlib.import_module(f"tests.families.{name}").FAMILIES
-    if family.name not in ("omnigen", "stable-audio")  # the timestep is a token
+    if family.name not in ("omnigen", "stable-audio", "ace-step")  # the timestep is a token, or one of two
 )
 #: Attention to the text is added without a gate; its last layer.
 UNGATED = {

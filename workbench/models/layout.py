@@ -31,8 +31,8 @@ AXES = ("BNC", "NBC", "(BF)NC", "(BN)FC", "NC")
 #: sound.
 LATENTS = ("BCHW", "BCFHW", "BFCHW", "BFHWC", "BNC", "[CFHW]", "[1CFHW]", "BICFHW", "BNCfhw", "BCW", "BWC")
 
-#: Where the axes (B, C, F, H, W), or (B, N, C), are in latents that have them otherwise.
-_FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3), "BCW": (0, 2, 1)}
+#: Where the axes (B, C, F, H, W) are in latents that have them otherwise.
+_FIRST = {"BFCHW": (0, 2, 1, 3, 4), "BFHWC": (0, 4, 1, 2, 3)}
 
 #: Kinds of modulation, and what they mean.
 MODULATIONS = {
@@ -291,6 +291,8 @@ class Latents:
             return latents.flatten(2)
         if self.axes == "[CFHW]":
             return latents.flatten(2, 3) if latents.ndim == 5 else latents
+        if self.axes in ("BCW", "BWC"):
+            return (latents if self.axes == "BCW" else latents.mT).unsqueeze(2)
         if self.axes == "[1CFHW]":
             return latents[:, 0]
         order = _FIRST.get(self.axes)
@@ -304,6 +306,8 @@ class Latents:
             return latents.unflatten(2, (-1, *map(int, self.patch)))
         if self.axes == "[CFHW]":
             return latents.unsqueeze(2)
+        if self.axes in ("BCW", "BWC"):
+            return latents.squeeze(2) if self.axes == "BCW" else latents.squeeze(2).mT
         if self.axes == "[1CFHW]":
             return latents[:, None]
         order = _FIRST.get(self.axes)

@@ -65,15 +65,36 @@ LONGCAT_AUDIO = Layout(
     limits=(Limit("adaln_type", "local", "every block then has a projection of its own, which has not been checked"),),
 )
 
-ROWS: tuple[Layout, ...] = (STABLE_AUDIO, STABLE_AUDIO_3, LONGCAT_AUDIO)
+ACE_STEP = Layout(
+    family="ace-step",
+    title="ACE-Step 1.5",
+    transformer=f"{_MODELS}ace_step_transformer.AceStepTransformer1DModel",
+    stacks=(Stack("layers", hidden_output=None),),
+    latents=Latents("BWC", patch=("1", "1", "patch_size")),
+    timestep=Timestep(),
+    modulation=Modulation(
+        "none",
+        why="it is made from two times, that of the latents and the one to go to, which the pipeline gives together",
+    ),
+    pipelines=(
+        Pipeline(
+            "AceStepPipeline",
+            Guidance(
+                batched=True,
+                rows=("cond", "uncond"),
+                linear=False,
+                why="the difference of the branches is cut to a length, with a share of the steps' before",
+            ),
+        ),
+    ),
+    width=("hidden_size",),
+)
+
+ROWS: tuple[Layout, ...] = (STABLE_AUDIO, STABLE_AUDIO_3, LONGCAT_AUDIO, ACE_STEP)
 
 #: Class → why it has no row.
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        f"{_MODELS}ace_step_transformer.AceStepTransformer1DModel": (
-            "it makes music, with embeddings of two times that are added and a guidance that remembers the steps before; how "
-            "its pipeline's encoders of lyrics and timbre go with that has not been checked"
-        ),
         f"{_MODELS}transformer_minimax_music3.MiniMaxMusic3Transformer1DModel": (
             "it makes music in modular pipelines only; there is no stock pipeline that says what the rows of its batch are"
         ),

@@ -16,7 +16,7 @@ from tests.families.parts import hunyuan_vae, redrawn, rows, seeded
 TEXT, POOLED, CHANNELS, SOUND = 12, 8, 4, 4
 
 
-def transformer() -> Kandinsky6Transformer3DModel:
+def transformer(token_types: int) -> Kandinsky6Transformer3DModel:
     """A block each for the text of video and sound, and three for both, of width 16."""
     model = Kandinsky6Transformer3DModel(
         in_visual_dim=CHANNELS,
@@ -31,6 +31,7 @@ def transformer() -> Kandinsky6Transformer3DModel:
         axes_dims=(2, 2, 4),
         in_audio_dim=SOUND,
         out_audio_dim=SOUND,
+        visual_token_type_num_embeddings=token_types,
     )
     return redrawn(model).eval()
 
@@ -52,10 +53,10 @@ def vocoder() -> MMAudioVocoder:
     )
 
 
-def build() -> Any:
-    """The pipeline without its text encoders."""
+def build(token_types: int = 0) -> Any:
+    """The pipeline without its text encoders; with two types of tokens it takes an image."""
     pipe = Kandinsky6TI2VAPipeline(
-        transformer=seeded(transformer),
+        transformer=seeded(lambda: transformer(token_types)),
         vae=seeded(hunyuan_vae).eval(),
         audio_vae=seeded(audio_vae).eval(),
         vocoder=seeded(vocoder).eval(),

@@ -1,4 +1,4 @@
-"""Motif-Video: text to video, guided by a component (`guider`)."""
+"""Motif-Video: text to video and image to video, guided by a component (`guider`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from diffusers import (
     ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
+    MotifVideoImage2VideoPipeline,
     MotifVideoPipeline,
     MotifVideoTransformer3DModel,
 )
 
 from tests.families.base import Arguments, Call, Family
-from tests.families.parts import mask, rows, seeded, wan_vae
+from tests.families.parts import mask, picture, rows, seeded, wan_vae
 from tests.families.video_hunyuan import video
 
 TEXT, CHANNELS, SCALE = 12, 4, 3.0
@@ -36,15 +37,17 @@ def transformer() -> MotifVideoTransformer3DModel:
     ).eval()
 
 
-def build(enabled: bool) -> Any:
-    """The pipeline without its text encoder; the guider is on or off."""
-    pipe = MotifVideoPipeline(
+def build(enabled: bool, *, image: bool = False) -> Any:
+    """The pipeline without its text encoder (which would see the image too); the guider is on or off."""
+    kind: Any = MotifVideoImage2VideoPipeline if image else MotifVideoPipeline
+    pipe = kind(
         transformer=seeded(transformer),
         vae=seeded(lambda: wan_vae(CHANNELS)).eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         guider=ClassifierFreeGuidance(guidance_scale=SCALE, enabled=enabled),
         text_encoder=None,
         tokenizer=None,
+        feature_extractor=None,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -61,12 +64,17 @@ def encode(prompts: Sequence[str]) -> Arguments:
     }
 
 
-def _family(enabled: bool) -> Family:
+def encode_image(prompts: Sequence[str]) -> Arguments:
+    """As `encode`, with an image; a list of images would be frames of one video."""
+    return {**encode(prompts), "prompt": None, "image": picture(32, 48)}
+
+
+def _family(name: str, *, enabled: bool, image: bool = False) -> Family:
     return Family(
-        name="motif-video" if enabled else "motif-video-plain",
+        name=name,
         transformer="diffusers.models.transformers.transformer_motif_video.MotifVideoTransformer3DModel",
-        build=partial(build, enabled),
-        encode=encode,
+        build=partial(build, enabled, image=image),
+        encode=encode_image if image else encode,
         image={"transformer_blocks": video, "single_transformer_blocks": video},
         calls=(
             Call({"height": 32, "width": 48, "num_frames": 5}, (2, 2, 3)),
@@ -78,8 +86,13 @@ def _family(enabled: bool) -> Family:
         rows=("cond", "uncond"),
         # The scale is the guider's.
         combine=lambda cond, uncond, _: uncond + SCALE * (cond - uncond),
+        batch=1 if image else 2,
         remark="guided or not as the guider is, whatever the call's arguments",
     )
 
 
-FAMILIES: tuple[Family, ...] = (_family(True), _family(False))
+FAMILIES: tuple[Family, ...] = (
+    _family("motif-video", enabled=True),
+    _family("motif-video-plain", enabled=False),
+    _family("motif-video-i2v", enabled=True, image=True),
+)

@@ -63,7 +63,10 @@ MOTIF = Layout(
     latents=Latents("BCFHW", patch=PATCHED, noisy="out_channels"),
     timestep=Timestep(embedding="time_text_embed"),
     modulation=Modulation("per_block", "norm1.linear", SIX),
-    pipelines=(Pipeline("MotifVideoPipeline", GUIDER),),
+    pipelines=(
+        Pipeline("MotifVideoPipeline", GUIDER),
+        Pipeline("MotifVideoImage2VideoPipeline", GUIDER, condition="image"),
+    ),
     handed_on=False,
     causal_time=4,
 )

@@ -141,6 +141,8 @@ class Guidance:
         Order of the branches along the batch axis, or of the calls of a step.
     linear : bool
         True if the result is ``… + g · cond``, with a number g.
+    linear_without : tuple of str
+        Settings of the pipeline (attributes, or local variables of its ``__call__``) that must be 0 or false for that.
     gain : str
         g: ``"s"`` for ``u + s (c − u)``, ``"1 + s"`` for ``c + s (c − u)``.
     scale : str
@@ -157,6 +159,7 @@ class Guidance:
     batched: bool
     rows: tuple[str, ...]
     linear: bool = True
+    linear_without: tuple[str, ...] = ()
     gain: str = "s"
     scale: str = "guidance_scale"
     flag: str = "do_classifier_free_guidance"

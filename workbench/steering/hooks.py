@@ -86,6 +86,12 @@ class RootHook(TransformerHook):
         branches = self.branches()
         if self.guidance is None or len(branches) == 1:
             return slice(0, batch), 1.0
+        for name in self.guidance.linear_without:
+            if value := value_of(self.pipe, name):
+                raise UnsupportedModelError(
+                    f"{type(self.pipe).__name__} is called with {name.removeprefix('_')} = {value}, with which the result of "
+                    "guidance is not linear in the conditional prediction; Detail Guidance needs it to be. Leave it at 0."
+                )
         gain = self.guidance.gain_at(value_of(self.pipe, self.guidance.scale))
         if not self.guidance.batched:
             return slice(0, batch), gain

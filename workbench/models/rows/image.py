@@ -67,8 +67,13 @@ HUNYUAN_DIT = Layout(
     latents=Latents("BCHW"),
     timestep=Timestep(embedding="time_extra_emb"),
     modulation=Modulation("per_block", "norm1.linear", ("shift_msa",)),
-    # Linear as long as the argument guidance_rescale is 0, as it is by default.
-    pipelines=(Pipeline("HunyuanDiTPipeline", _UNCOND_FIRST, settings=_EXACT),),
+    pipelines=(
+        Pipeline(
+            "HunyuanDiTPipeline",
+            Guidance(batched=True, rows=("uncond", "cond"), linear_without=("guidance_rescale",)),
+            settings=_EXACT,
+        ),
+    ),
     # The second half of the blocks takes up what the first left.
     handed_on=False,
 )

@@ -10,7 +10,7 @@ from workbench.models.rows.terms import SCALE_GATE, SIX
 
 _MODELS = "diffusers.models.transformers."
 
-_COND_FIRST = Guidance(batched=True, rows=("cond", "uncond"), gain="1 + s")
+_COND_FIRST = Guidance(batched=True, rows=("cond", "uncond"), gain="1 + s", linear_without=("_cfg_normalization",))
 
 LUMINA2 = Layout(
     family="lumina2",
@@ -49,7 +49,6 @@ ZIMAGE = Layout(
     latents=Latents("[CFHW]", argument="x", patch=("all_f_patch_size.0", "all_patch_size.0", "all_patch_size.0")),
     timestep=Timestep(argument="t", scale=-0.001, offset=1.0, embedding="t_embedder"),
     modulation=Modulation("per_block", "adaLN_modulation.0", SCALE_GATE),
-    # Linear as long as cfg_normalization is off, as it is by default.
     pipelines=(
         Pipeline("ZImagePipeline", _COND_FIRST),
         Pipeline("ZImageImg2ImgPipeline", _COND_FIRST, condition="image"),

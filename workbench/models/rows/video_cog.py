@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from workbench.models.layout import Guidance, Latents, Layout, Modulation, Pipeline, Stack, Timestep
@@ -61,8 +62,7 @@ EASYANIMATE = Layout(
     latents=Latents("BCFHW"),
     timestep=Timestep(embedding="time_embedding"),
     modulation=_TWO_NORMS,
-    # Linear as long as the argument guidance_rescale is 0, as it is by default.
-    pipelines=(Pipeline("EasyAnimatePipeline", _BATCHED),),
+    pipelines=(Pipeline("EasyAnimatePipeline", replace(_BATCHED, linear_without=("guidance_rescale",))),),
     causal_time=4,
 )
 

@@ -23,6 +23,8 @@ _TWO = Guidance(batched=False, rows=("cond", "uncond"), flag="")
 #: One call of both.
 BATCHED = Guidance(batched=True, rows=("uncond", "cond"))
 
+_RESCALED = replace(BATCHED, linear_without=("guidance_rescale",))
+
 #: The pipeline has a guider, a component that holds the scale and calls its branches ``pred_cond`` and ``pred_uncond``.
 GUIDER = Guidance(
     batched=False,
@@ -111,9 +113,9 @@ LTX = Layout(
     modulation=Modulation("shared_table", "time_embed.linear", SIX, argument="temb", table="scale_shift_table"),
     # Two calls in one, in cache_context("cond_uncond").
     pipelines=(
-        Pipeline("LTXPipeline", BATCHED),
+        Pipeline("LTXPipeline", _RESCALED),
         # Timestep 0 for the tokens of the first frame.
-        Pipeline("LTXImageToVideoPipeline", BATCHED, condition="image", token_timesteps=True),
+        Pipeline("LTXImageToVideoPipeline", _RESCALED, condition="image", token_timesteps=True),
     ),
     absent=(Absent("video_coords", "LTXConditionPipeline puts the tokens of its conditions in front of the video's"),),
     causal_time=8,

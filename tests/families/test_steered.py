@@ -175,7 +175,7 @@ def test_nothing_is_changed_by_weight_0_or_left_behind(family: Family, guided: b
     assert np.array_equal(ran(family, pipe, guided), plain)
 
 
-VIDEOS = [mode for mode in MODES if mode.values[0].calls[0].grid[0] > 1]
+VIDEOS = [mode for mode in MODES if "experts" not in str(mode.id) and mode.values[0].calls[0].grid[0] > 1]
 
 
 @pytest.mark.parametrize(("family", "guided"), VIDEOS)

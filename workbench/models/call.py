@@ -34,8 +34,12 @@ class TransformerCall:
     @classmethod
     def bound(cls, layout: Layout, transformer: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> TransformerCall:
         """From the arguments as the pipeline gave them."""
-        bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs).arguments
-        return cls(layout, transformer, dict(list(bound.items())[1:]))  # without self
+        bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs)
+        arguments = dict(list(bound.arguments.items())[1:])  # without self
+        for name, parameter in bound.signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # a forward that hands everything on
+                arguments |= arguments.pop(name, {})
+        return cls(layout, transformer, arguments)
 
     @property
     def latents(self) -> torch.Tensor:

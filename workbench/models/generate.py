@@ -13,9 +13,9 @@ import torch
 
 from workbench.errors import WorkbenchError
 from workbench.models.grid import patch_of
-from workbench.models.layout import Layout
+from workbench.models.layout import Layout, Pipeline
 from workbench.models.mini import default_size
-from workbench.models.registry import layout_for, pipeline_of
+from workbench.models.registry import entry_of, layout_for
 
 #: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
 Encode = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -76,7 +76,8 @@ def call_arguments(
     """
     prompts = [prompt for prompt, _ in samples]
     generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in samples]
-    entry = pipeline_of(pipe, layout_for(pipe, token_timesteps=True), derived=True)
+    # One that has no entry (perturbed-attention guidance, say) is called as most are.
+    entry = entry_of(pipe, layout_for(pipe, token_timesteps=True)) or Pipeline("", None, scale="guidance_scale")
     scale = entry.guidance.scale if entry.guidance is not None else entry.scale
     size = checked_size(pipe, height=height, width=width, num_frames=num_frames)
     return {
@@ -123,15 +124,16 @@ def checked_size(
 def makes_videos(pipe: Any) -> bool:
     """Whether the pipeline makes videos, and not images."""
     layout = layout_for(pipe, token_timesteps=True)
-    return layout.is_video and not pipeline_of(pipe, layout, derived=True).still
+    entry = entry_of(pipe, layout)
+    return layout.is_video and not (entry is not None and entry.still)
 
 
 def pixels_a_token(pipe: Any) -> int:
     """Pixels that height and width are multiples of: along one side of a token, or of what the pipeline says."""
     layout = layout_for(pipe, token_timesteps=True)
-    fixed, latents = pipeline_of(pipe, layout).unit, layout.latents
-    if fixed:
-        return fixed
+    entry, latents = entry_of(pipe, layout), layout.latents
+    if entry is not None and entry.unit:
+        return entry.unit
     # Where a pipeline packs latents together itself, its processor counts them in; elsewhere it may count in the patch.
     # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
     processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]

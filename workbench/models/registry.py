@@ -69,8 +69,7 @@ def pipeline_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Pipeline
     UnsupportedModelError
         If it has none.
     """
-    kinds = type(pipe).__mro__ if derived else (type(pipe),)
-    entry = next(filter(None, (layout.pipeline(kind.__name__) for kind in kinds)), None)
+    entry = entry_of(pipe, layout) if derived else layout.pipeline(type(pipe).__name__)
     if entry is None:
         known = ", ".join(pipeline.name for pipeline in layout.pipelines)
         raise UnsupportedModelError(
@@ -78,6 +77,11 @@ def pipeline_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Pipeline
             "runs and combines its branches has not been checked. Load the model with one of those."
         )
     return entry
+
+
+def entry_of(pipe: Any, layout: Layout) -> Pipeline | None:
+    """The row's entry for a pipeline's class or for the one that it is derived from; None if it has none."""
+    return next(filter(None, (layout.pipeline(kind.__name__) for kind in type(pipe).__mro__)), None)
 
 
 def guidance_of(pipe: Any, layout: Layout, *, derived: bool = False) -> Guidance | None:

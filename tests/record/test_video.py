@@ -88,7 +88,8 @@ def test_images_and_videos_of_one_latent_frame_have_no_roles(full_store: Path, t
 def test_videos_of_two_prompts_are_bit_identical_with_and_without_recording(odd: xr.Dataset) -> None:
     pipe, pairs = tiny_wan(), [("red apple", 0), ("dog", 0)]
     arguments = call_arguments(pipe, pairs, steps=2, guidance_scale=3.0, encode=encode_wan, **ODD)
-    latents, videos = generate(pipe, arguments)
+    made = generate(pipe, arguments)
+    latents, videos = made.latents, made.images
     assert np.array_equal(latents, odd.latent_final)
     assert np.array_equal(videos, odd.image)
     assert videos.shape == (2, 9, 48, 80, 3)
@@ -142,7 +143,8 @@ def test_with_a_timestep_a_token_recording_changes_nothing(ti2v: Any) -> None:
     arguments = call_arguments(
         pipe, [("red apple", 0), ("dog", 0)], steps=2, guidance_scale=3.0, encode=encoder, **SIZE
     )
-    latents, videos = generate(pipe, arguments)
+    made = generate(pipe, arguments)
+    latents, videos = made.latents, made.images
     assert np.array_equal(latents, recording.latent_final)
     assert np.array_equal(videos, recording.image)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tests.steering.helpers import assert_untouched, make_spec, plain_detail_guidance, state_of
+from workbench.models.layout import Stack
+from workbench.models.tokens import Tokens
 from workbench.steering.attach import apply
 from workbench.steering.partial import EditHook
 from workbench.steering.spec import DetailGuidanceSpec
@@ -257,7 +259,9 @@ def test_output_objects_and_positional_arguments(pipe, spec) -> None:
 
 def test_mask_finds_the_state_by_position_too(pipe, spec) -> None:
     """With gradient checkpointing the model calls its blocks by position."""
-    hook = EditHook(pipe.transformer.transformer_blocks[2], "hidden_states", spec.channels, "zero")
+    stack = Stack("transformer_blocks", hidden_output=1)
+    hook = EditHook(pipe.transformer.transformer_blocks[2], stack, spec.channels, "zero")
+    hook.tokens = Tokens(stack, (1, 1, 3))
     state, text, temb = torch.ones(2, 3, 64), torch.ones(2, 5, 64), torch.ones(2, 64)
     assert hook.pre_forward(None, state, text, temb) == ((state, text, temb), {}), "idle"
     hook.active = True

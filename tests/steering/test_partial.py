@@ -16,12 +16,12 @@ from tests.planted import planted_pipeline
 from tests.tiny import tiny_pipeline
 from tests.tiny_wan import tiny_wan
 from workbench.models import layout_for
-from workbench.models.layout import Guidance, Layout, Modulation, Stack
+from workbench.models.call import TransformerCall
+from workbench.models.layout import Layout
 from workbench.steering.attach import _hooked
 from workbench.steering.partial import Degraded
 
 CHANNELS = (1, 5)
-NONE = Modulation("per_block", "", ())
 LARGE = pytest.param(8, marks=pytest.mark.slow)
 
 
@@ -79,12 +79,6 @@ def wan(rows: int) -> Any:
     return transformer, layout_for(transformer), arguments, 12
 
 
-def made(path: str, *stacks: Stack) -> Layout:
-    """A row for a family that has none: what the shared pass needs to know is in its stacks."""
-    guidance = Guidance(batched=True, rows=("uncond", "cond"), linear=True)
-    return Layout("made", path, stacks, "hidden_states", "", NONE, guidance, "patch_size")
-
-
 def auraflow(rows: int) -> Any:
     """Two kinds of blocks: (text, image), then one tensor of text and image, which the model joins in between."""
     from diffusers import AuraFlowTransformer2DModel
@@ -94,13 +88,12 @@ def auraflow(rows: int) -> Any:
         sample_size=8, patch_size=2, in_channels=4, num_mmdit_layers=2, num_single_dit_layers=2, attention_head_dim=16,
         num_attention_heads=2, joint_attention_dim=24, caption_projection_dim=32, out_channels=4, pos_embed_max_size=16,
     ).eval()  # fmt: skip
-    stacks = Stack("joint_transformer_blocks", 1), Stack("single_transformer_blocks", None, image="last")
     arguments = {
         "hidden_states": normal(rows, 4, 8, 8),
         "encoder_hidden_states": normal(rows, 6, 24, seed=1),
         "timestep": torch.full((rows,), 0.5),
     }
-    return transformer, made("auraflow", *stacks), arguments, 16
+    return transformer, layout_for(transformer), arguments, 16
 
 
 def flux(rows: int) -> Any:
@@ -120,8 +113,7 @@ def flux(rows: int) -> Any:
         "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(4.0)),
         "txt_ids": torch.zeros(6, 3),
     }
-    stacks = Stack("transformer_blocks", 1), Stack("single_transformer_blocks", 1)
-    return transformer, made("flux", *stacks), arguments, 16
+    return transformer, layout_for(transformer), arguments, 16
 
 
 @contextlib.contextmanager
@@ -134,12 +126,11 @@ def attached(degraded: Degraded) -> Any:
 
 @torch.no_grad()
 def shared_pass(model: Any, layer: str, rows: slice, action: str = "zero", rho: float = 0.0) -> torch.Tensor:
-    transformer, layout, arguments, tokens = model
+    transformer, layout, arguments, _ = model
     degraded = Degraded(transformer, layout, layer, CHANNELS, action)
-    batch = arguments["hidden_states"].shape[0]
     with attached(degraded):
         output, edited = degraded.passes(
-            transformer.forward, (), arguments, rows=rows, batch=batch, rho=rho, tokens=tokens
+            transformer.forward, (), arguments, TransformerCall(layout, transformer, arguments), rows=rows, rho=rho
         )
     assert torch.equal(output.sample, transformer(**arguments).sample), "what the pipeline asked for is as without"
     return edited.sample
@@ -219,7 +210,7 @@ def test_an_edit_that_changes_nothing_gives_the_conditional_pass(family) -> None
 
 
 def test_what_is_shared_runs_once() -> None:
-    model = transformer, layout, arguments, tokens = planted(4)
+    model = transformer, layout, arguments, _ = planted(4)
     runs: dict[str, int] = {}
     for name, module in transformer.named_modules():
         # Inside a module that is not run, none of its parts is.
@@ -227,7 +218,14 @@ def test_what_is_shared_runs_once() -> None:
             module.register_forward_hook(lambda *_, name=name: runs.__setitem__(name, runs.get(name, 0) + 1))
     degraded = Degraded(transformer, layout, "transformer_blocks.2", CHANNELS, "zero")
     with attached(degraded):
-        degraded.passes(transformer.forward, (), arguments, rows=slice(2, 4), batch=4, rho=0.0, tokens=tokens)
+        degraded.passes(
+            transformer.forward,
+            (),
+            arguments,
+            TransformerCall(layout, transformer, arguments),
+            rows=slice(2, 4),
+            rho=0.0,
+        )
     for name, count in runs.items():
         again = name.startswith(tuple(f"transformer_blocks.{i}." for i in (2, 3, 4))) or name in (
             "proj_out",
@@ -241,7 +239,7 @@ def test_what_is_shared_runs_once() -> None:
 
 @pytest.mark.parametrize("where", ["no error", "conditional pass", "degraded pass"])
 def test_nothing_is_held_afterwards(where) -> None:
-    transformer, layout, arguments, tokens = planted(4)
+    transformer, layout, arguments, _ = planted(4)
     degraded = Degraded(transformer, layout, "transformer_blocks.2", CHANNELS, "zero")
     calls: list[int] = []
     states: list[Any] = []
@@ -255,7 +253,14 @@ def test_nothing_is_held_afterwards(where) -> None:
     with attached(degraded):
         handles = [block.register_forward_hook(watch) for block in transformer.transformer_blocks[:4]]
         try:
-            degraded.passes(transformer.forward, (), arguments, rows=slice(2, 4), batch=4, rho=0.0, tokens=tokens)
+            degraded.passes(
+                transformer.forward,
+                (),
+                arguments,
+                TransformerCall(layout, transformer, arguments),
+                rows=slice(2, 4),
+                rho=0.0,
+            )
         except KeyboardInterrupt:  # and its traceback, which holds what the frames held, is gone after this
             assert where != "no error"
         else:

@@ -7,6 +7,7 @@ import torch
 
 from tests.steering.helpers import make_spec
 from workbench.errors import SpecError, UnsupportedModelError
+from workbench.models.layout import Timestep
 from workbench.steering.attach import apply
 from workbench.steering.schedule import place
 
@@ -77,9 +78,12 @@ def test_nested(pipe, spec) -> None:
 
 
 def test_not_a_pipeline(pipe, spec) -> None:
-    with pytest.raises(UnsupportedModelError, match="not on a SD3Transformer2DModel"), apply(spec, pipe.transformer):
+    with (
+        pytest.raises(UnsupportedModelError, match="SD3Transformer2DModel is no pipeline"),
+        apply(spec, pipe.transformer),
+    ):
         pass
-    with pytest.raises(UnsupportedModelError, match="Known families"), apply(spec, torch.nn.Linear(2, 2)):
+    with pytest.raises(UnsupportedModelError, match="`workbench models` lists"), apply(spec, torch.nn.Linear(2, 2)):
         pass
 
 
@@ -98,9 +102,12 @@ def test_combination_that_is_not_linear(pipe, spec, monkeypatch) -> None:
     from workbench.steering import check
 
     row = layout_for(pipe)
-    bent = dataclasses.replace(row, guidance=dataclasses.replace(row.guidance, linear=False))
-    monkeypatch.setattr(check, "layout_for", lambda model, **_: bent)
-    refused(pipe, spec, UnsupportedModelError, "not linear in the conditional prediction")
+    stock = row.pipelines[0]
+    bent = dataclasses.replace(
+        stock, guidance=dataclasses.replace(stock.guidance, linear=False, why="it is renormalised")
+    )
+    monkeypatch.setattr(check, "layout_for", lambda model, **_: dataclasses.replace(row, pipelines=(bent,)))
+    refused(pipe, spec, UnsupportedModelError, "not linear in the conditional prediction", "renormalised")
 
 
 def test_cache(pipe, spec) -> None:
@@ -180,16 +187,15 @@ def test_pipeline_of_a_derived_class_may_call_on(pipe, spec) -> None:
     assert attached.degraded_passes == 1
 
 
-def test_schedulers_without_noise_levels_between_0_and_1() -> None:
-    from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+def test_a_timestep_that_is_not_the_schedulers() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
-    for kind in (DDIMScheduler, EulerDiscreteScheduler):
-        with pytest.raises(UnsupportedModelError, match=kind.__name__):
-            place(kind(), torch.tensor([1.0]))
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(4)
     with pytest.raises(UnsupportedModelError, match="timestep 17"):
-        place(scheduler, torch.tensor([17.0]))
+        place(scheduler, torch.tensor([17.0]), Timestep())
+    with pytest.raises(UnsupportedModelError, match="that is 250 of the scheduler's, which is not one"):
+        place(scheduler, torch.tensor([0.75]), Timestep(scale=-0.001, offset=1.0))
 
 
 @pytest.mark.parametrize("sigma", [0.6, 0.7])
@@ -200,7 +206,7 @@ def test_step_whose_sigma_is_the_bound_belongs_to_the_window(sigma) -> None:
 
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=[0.9, sigma, 0.1])
-    at = place(scheduler, scheduler.timesteps[1:2]).in_unit("sigma")
+    at = place(scheduler, scheduler.timesteps[1:2], Timestep()).in_unit("sigma")
     assert at != sigma, "float32 has neither number"
     assert Window(unit="sigma", low=0.0, high=sigma).contains(at)
     assert Window(unit="sigma", low=sigma, high=1.0).contains(at)
@@ -212,7 +218,7 @@ def test_sigma_is_the_schedulers_own() -> None:
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(sigmas=[0.9, 0.5, 0.1], timesteps=[900.0, 500.0, 100.0])
-    second = place(scheduler, scheduler.timesteps[1:2])
+    second = place(scheduler, scheduler.timesteps[1:2], Timestep())
     assert (second.step, second.steps) == (1, 3)
     assert second.sigma == pytest.approx(0.75)  # 3·0.5 / (1 + 2·0.5)
     assert second.in_unit("step_fraction") == pytest.approx(1 / 3)

@@ -77,7 +77,7 @@ def test_what_does_nothing_is_bit_identical_and_free(pipe, scale, changes) -> No
 
 
 def test_what_is_the_same_everywhere_needs_no_noise_level(pipe) -> None:
-    """A scheduler without noise levels between 0 and 1 then will do, and a schedule is refused there."""
+    """Any scheduler will do then; a schedule is refused where it can't be looked up."""
     from diffusers import DDIMScheduler
 
     flat = {"knots": [[0.0, 0.0], [1.0, 0.0]]}
@@ -87,7 +87,14 @@ def test_what_is_the_same_everywhere_needs_no_noise_level(pipe) -> None:
     pipe.scheduler = DDIMScheduler()
     with apply(make_spec(pipe, weight=flat), pipe):
         generate(pipe)
-    refused = pytest.raises(UnsupportedModelError, match="DDIMScheduler has no noise levels")
+
+    class Nameless(DDIMScheduler):
+        def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+            super().set_timesteps(*args, **kwargs)
+            self.alphas_cumprod = None
+
+    pipe.scheduler = Nameless()
+    refused = pytest.raises(UnsupportedModelError, match="Nameless has neither sigmas nor alphas_cumprod")
     with refused, apply(make_spec(pipe, weight=RAMP), pipe):
         generate(pipe)
 

@@ -241,15 +241,14 @@ def sampled(differences: Any, folder: Path) -> None:
 
 def families() -> None:
     """The table of families, from their rows."""
-    from workbench.models.layout import FAMILIES
     from workbench.models.mini import EMBEDDED
+    from workbench.models.table import lines
 
     rows = [
-        [row.family, row.transformer.rsplit(".", 1)[1], ", ".join(s.path for s in row.stacks), row.modulation.kind,
-         "batched " + "+".join(row.guidance.rows) if row.guidance.batched else "one call a branch"]
-        for row in FAMILIES
-    ]  # fmt: skip
-    table("Families", ["family", "transformer", "blocks", "modulation", "guidance"], rows)
+        [line.family, line.transformer, line.modulation, line.guidance, line.detail_guidance, line.stas]
+        for line in lines()
+    ]
+    table("Families", ["family", "transformer", "modulation", "branches", "Detail Guidance", "STAS"], rows)
     _console.print(f"Embedded models: {', '.join(EMBEDDED)}. Check one of your own with `workbench models MODEL`.")
 
 

@@ -4,6 +4,7 @@ from workbench.models.altered import refuse_altered
 from workbench.models.fingerprint import component_hashes, embedding_hash, fingerprint
 from workbench.models.generate import (
     Encode,
+    Generated,
     call_arguments,
     call_defaults,
     checked_size,
@@ -11,15 +12,19 @@ from workbench.models.generate import (
     is_steered,
     makes_videos,
 )
-from workbench.models.layout import FAMILIES, Layout, layout_for
+from workbench.models.layout import Layout
 from workbench.models.load import DTYPES, load_pipeline
 from workbench.models.mini import EMBEDDED, embedded_path
+from workbench.models.noise import noise_levels
+from workbench.models.registry import guidance_of, layout_for, pipeline_of
+from workbench.models.rows import FAMILIES
 
 __all__ = [
     "DTYPES",
     "EMBEDDED",
     "FAMILIES",
     "Encode",
+    "Generated",
     "Layout",
     "call_arguments",
     "call_defaults",
@@ -29,9 +34,12 @@ __all__ = [
     "embedding_hash",
     "fingerprint",
     "generate",
+    "guidance_of",
     "is_steered",
     "layout_for",
     "load_pipeline",
     "makes_videos",
+    "noise_levels",
+    "pipeline_of",
     "refuse_altered",
 ]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from workbench.errors import WorkbenchError
+from workbench.models.grid import patch_of
+from workbench.models.layout import Layout, Pipeline
 from workbench.models.mini import default_size
+from workbench.models.registry import entry_of, layout_for
 
 #: Turns prompts into the pipeline's arguments (texts, or embeddings computed elsewhere).
 Encode = Callable[[Sequence[str]], Mapping[str, Any]]
@@ -69,13 +75,20 @@ def call_arguments(
         If the size is not a whole number of tokens, or the pipeline makes no videos.
     """
     prompts = [prompt for prompt, _ in samples]
+    generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in samples]
+    # One that has no entry (perturbed-attention guidance, say) is called as most are.
+    entry = entry_of(pipe, layout_for(pipe, token_timesteps=True)) or Pipeline("", None, scale="guidance_scale")
+    scale = entry.guidance.scale if entry.guidance is not None else entry.scale
+    size = checked_size(pipe, height=height, width=width, num_frames=num_frames)
     return {
         **call_defaults(pipe),
+        **dict(entry.settings),
         **(encode(prompts) if encode else {"prompt": prompts}),
-        **checked_size(pipe, height=height, width=width, num_frames=num_frames),
-        "generator": [torch.Generator("cpu").manual_seed(seed) for _, seed in samples],
+        **{entry.frames if name == "num_frames" else name: value for name, value in size.items()},
+        # A list of one is the same numbers, but some pipelines take none.
+        "generator": generators if len(samples) > 1 else generators[0],
         "num_inference_steps": steps,
-        "guidance_scale": guidance_scale,
+        **({scale: guidance_scale} if scale else {}),
     }
 
 
@@ -97,10 +110,12 @@ def checked_size(
     if num_frames is not None:
         if not makes_videos(pipe):
             raise WorkbenchError(f"num_frames = {num_frames}, but {type(pipe).__name__} makes images, not videos.")
-        frames = pipe.vae_scale_factor_temporal
-        if num_frames < 1 or num_frames % frames != 1 % frames:
+        layout = layout_for(pipe, token_timesteps=True)
+        frames = layout.causal_time
+        if num_frames < 1 or num_frames % frames != (1 % frames if layout.first_alone else 0):
             raise WorkbenchError(
-                f"num_frames = {num_frames} must be 1 more than a multiple of {frames} for this model."
+                f"num_frames = {num_frames} must be {'1 more than ' if layout.first_alone else ''}a multiple of {frames} for "
+                "this model."
             )
         size["num_frames"] = num_frames
     return size
@@ -108,23 +123,50 @@ def checked_size(
 
 def makes_videos(pipe: Any) -> bool:
     """Whether the pipeline makes videos, and not images."""
-    return getattr(pipe, "vae_scale_factor_temporal", None) is not None
+    layout = layout_for(pipe, token_timesteps=True)
+    entry = entry_of(pipe, layout)
+    return layout.is_video and not (entry is not None and entry.still)
 
 
 def pixels_a_token(pipe: Any) -> int:
-    """Pixels along one side of a token."""
-    # The processor counts what a pipeline packs together itself; its factor is the VAE's where it packs nothing.
+    """Pixels that height and width are multiples of: along one side of a token, or of what the pipeline says."""
+    layout = layout_for(pipe, token_timesteps=True)
+    entry, latents = entry_of(pipe, layout), layout.latents
+    if entry is not None and entry.unit:
+        return entry.unit
+    # Where a pipeline packs latents together itself, its processor counts them in; elsewhere it may count in the patch.
     # What an image encoder gets is prepared by a processor of that name too, which knows nothing of the VAE.
     processors: list[Any] = [getattr(pipe, name, None) for name in ("image_processor", "video_processor")]
-    processor = next(p for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor"))
-    own = getattr(pipe, "patch_size", None)
-    patch = pipe.transformer.config.patch_size if own is None else own
-    return int(processor.config.vae_scale_factor) * int(patch if isinstance(patch, int) else patch[-1])
+    factors = [p.config.vae_scale_factor for p in processors if hasattr(getattr(p, "config", None), "vae_scale_factor")]
+    packed = latents.axes == "BNC"
+    order = (*factors, *_factors_of_vae(pipe)) if packed else (*_factors_of_vae(pipe), *factors)
+    factor = next((int(f) for f in order if f is not None), 8)
+    return factor if packed else factor * patch_of(latents, pipe.transformer)[-1]
 
 
-def generate(
-    pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None] | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _factors_of_vae(pipe: Any) -> list[int | None]:
+    return [getattr(pipe, name, None) for name in ("vae_scale_factor_spatial", "vae_scale_factor")]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a pipeline made of a batch.
+
+    Attributes
+    ----------
+    initial, latents : array (B, C, H, W), (B, C, F, H, W) or (B, N, C)
+        What the scheduler's first step was given, and what its last one left, float32. Check the latter: it may not be finite,
+        and the images then mean nothing.
+    images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
+        None if the pipeline has no VAE, or makes sound.
+    """
+
+    initial: np.ndarray
+    latents: np.ndarray
+    images: np.ndarray | None
+
+
+def generate(pipe: Any, arguments: Mapping[str, Any], on_step: Callable[[], None] | None = None) -> Generated:
     """Run the pipeline once.
 
     Parameters
@@ -133,24 +175,63 @@ def generate(
         From :func:`call_arguments`.
     on_step : callable, optional
         Called after every denoising step.
-
-    Returns
-    -------
-    latents : array (B, C, H, W) or (B, C, F, H, W)
-        Final latents, float32. Check them: they may not be finite, and the images then mean nothing.
-    images : array (B, Y, X, 3) or (B, F, Y, X, 3) of uint8, or None
-        None if the pipeline has no VAE.
     """
-    last: list[torch.Tensor] = []
+    layout, generator = layout_for(pipe, token_timesteps=True), arguments["generator"]
+    samples = len(generator) if isinstance(generator, list) else 1
+    ends: list[torch.Tensor] = []
 
-    def keep(_pipe: Any, _step: int, _t: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        last[:] = [kwargs["latents"]]
+    def keep(sample: torch.Tensor, after: torch.Tensor) -> None:
+        ends[:] = [ends[0] if ends else sample.clone(), after]
         if on_step is not None:
             on_step()
-        return {}
 
-    decoded = getattr(pipe, "vae", None) is not None
-    result = pipe(**arguments, output_type="np" if decoded else "latent", callback_on_step_end=keep)
+    decoded = getattr(pipe, "vae", None) is not None and not layout.is_sound
+    with stepping(pipe.scheduler, keep):
+        result = pipe(**arguments, output_type="np" if decoded else "latent")
     # What is not finite is reported from the latents, by its place; the conversion must not warn about it first.
-    images = (np.nan_to_num(result[0]) * 255).round().astype(np.uint8) if decoded else None
-    return last[0].float().cpu().numpy(), images
+    images = (np.nan_to_num(np.asarray(result[0])) * 255).round().astype(np.uint8) if decoded else None
+    if images is not None and images.ndim == (4 if makes_videos(pipe) else 3):  # a pipeline of one at a time
+        images = images[None]
+    initial, latents = (as_stored(layout, end, samples).float().cpu().numpy() for end in ends)
+    return Generated(initial, latents, images)
+
+
+def as_stored(layout: Layout, latents: torch.Tensor, samples: int) -> torch.Tensor:
+    """Latents of a scheduler's step, channels first, one row a sample: some pipelines step copies for every branch."""
+    return layout.latents.channels_first(latents[:samples])
+
+
+@contextlib.contextmanager
+def stepping(scheduler: Any, on_step: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
+    """Tell of the latents before and after every step of a scheduler.
+
+    Many pipelines have no callback; each steps its scheduler. Its class must stay what it is, because pipelines ask for it. A
+    copy, which some pipelines make, steps itself and is not told of.
+    """
+    before = vars(scheduler).get("step")
+    scheduler.step = _Watched(scheduler, on_step)
+    try:
+        yield
+    finally:
+        if before is None:
+            del scheduler.step
+        else:
+            scheduler.step = before
+
+
+class _Watched:
+    """Stands for the ``step`` of one scheduler."""
+
+    def __init__(self, scheduler: Any, on_step: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        self.scheduler, self.step, self.on_step = scheduler, scheduler.step, on_step
+        self.__signature__ = inspect.signature(scheduler.step)  # pipelines ask which arguments it takes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        sample = kwargs["sample"] if "sample" in kwargs else args[2]
+        result = self.step(*args, **kwargs)
+        self.on_step(sample, result[0] if isinstance(result, tuple) else result.prev_sample)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self.scheduler)]
+        return type(copied).step.__get__(copied)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UnsupportedModelError
-from workbench.models.layout import layout_for
 from workbench.models.mini import EMBEDDED, embedded_path
+from workbench.models.registry import layout_for
 
 DTYPES = ("float32", "bfloat16", "float16")
 

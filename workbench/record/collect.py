@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from workbench.models import Generated
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
@@ -51,11 +52,12 @@ class Blocks:
         self.slot = slot
         self.rows = [(self.plan.branches.index(b), i) for i, b in enumerate(branches) if b in self.plan.branches]
 
-    def temb(self, temb: torch.Tensor, timestep: torch.Tensor) -> None:
+    def temb(self, temb: torch.Tensor | None, timestep: torch.Tensor) -> None:
         """Keep the embedding of this timestep, and what is the tokens' own timestep where they have one."""
         if self.slot is None:
             return
-        self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
+        if temb is not None:
+            self._into("temb", temb.float(), lambda array, branch, at: array[:, branch, at])
         if "token_timestep" in self.plan.variables:
             self._into("token_timestep", timestep.float(), lambda array, branch, at: array[:, branch, at])
 
@@ -87,10 +89,10 @@ class Blocks:
         self.writer.block(self.targets, slot - slot % self.plan.block, self.buffer)
         self.buffer = {}
 
-    def finish(self, initial: np.ndarray, latents: np.ndarray, images: np.ndarray | None) -> None:
+    def finish(self, made: Generated) -> None:
         """Write what belongs to the samples as a whole."""
-        values = {"latent_initial": initial, "latent_final": latents}
-        self.writer.finish(self.targets, values if images is None else {**values, "image": images})
+        values = {"latent_initial": made.initial, "latent_final": made.latents}
+        self.writer.finish(self.targets, values if made.images is None else {**values, "image": made.images})
 
     def _into(self, name: str, value: torch.Tensor, view: Callable[[np.ndarray, int, int], np.ndarray]) -> None:
         if name not in self.buffer:
@@ -132,20 +134,17 @@ class Collector:
     """
 
     def __init__(self, blocks: Blocks, shape: Shape, layout: Layout, on_step: Callable[[], None]) -> None:
-        self.blocks, self.layout, self.on_step = blocks, layout, on_step
+        self.blocks, self.on_step = blocks, on_step
         self.turns = Turns(layout, shape)
         self.slot_of = {step: i for i, step in enumerate(blocks.plan.steps)}
-        self.initial: np.ndarray | None = None
         self.last = False
 
-    def on_call(self, kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
+    def on_call(self, call: TransformerCall, temb: torch.Tensor | None, context: str | None) -> None:
         """A call begins: check that it is the one we think, and keep ``temb``."""
-        turn = self.turns.next(kwargs["timestep"], context)
+        turn = self.turns.next(call.timestep, context)
         self.last = turn.last
-        if self.initial is None:
-            self.initial = initial_latents(kwargs[self.layout.hidden_argument], len(self.blocks.samples))
         self.blocks.begin(self.slot_of.get(turn.step), turn.branches)
-        self.blocks.temb(temb, kwargs["timestep"])
+        self.blocks.temb(temb, call.timestep)
 
     def on_state(self, layer: str, h_BNC: torch.Tensor, modulation: torch.Tensor | None) -> None:
         """A block's output, live."""
@@ -157,16 +156,10 @@ class Collector:
             self.blocks.end()
             self.on_step()
 
-    def finish(self, latents: np.ndarray, images: np.ndarray | None) -> None:
+    def finish(self, made: Generated) -> None:
         """Check the number of calls and write what belongs to the samples as a whole."""
         self.turns.finish()
-        assert self.initial is not None
-        self.blocks.finish(self.initial, latents, images)
-
-
-def initial_latents(latents: torch.Tensor, samples: int) -> np.ndarray:
-    """The latents of the first call, once a sample, float32."""
-    return latents[:samples].float().cpu().numpy().copy()
+        self.blocks.finish(made)
 
 
 def stored_bits(h: torch.Tensor) -> torch.Tensor:

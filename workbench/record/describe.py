@@ -41,14 +41,25 @@ def identity_of(pipe: Any, settings: Settings, encode: Encode | None, revision: 
     }
 
 
-def boundary_of(shape: Shape, width: int | None) -> dict[str, Any]:
+def boundary_of(shape: Shape, width: int | None, first: str = "") -> dict[str, Any]:
     """Attributes of the boundary width; none for what has no roles: an image, or frames of fewer than three tokens.
+
+    Parameters
+    ----------
+    shape, width
+    first : str
+        What the first token frame holds, where that is not the video's first frame.
 
     Raises
     ------
     RoleError
         If a width is given that can't be used here.
     """
+    if first:
+        why = f"The first token frame holds {first}, not the video's first frame."
+        if width is not None:
+            raise RoleError(f"{why} Its tokens have no roles; leave boundary_width out.")
+        return {"no_roles": why}
     if width is not None:
         roles_of_grid(shape.grid, width)
         return {"boundary_width": int(width), "boundary_width_source": "given"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
+from workbench.errors import RecordingError
 from workbench.models.layout import Modulation
 
 #: What an exchange takes over, as the beginnings of the terms' names.
@@ -16,14 +17,16 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor | None, channels: int) -> torch.Tensor:
-    """Shift, scale and gate as the block uses them.
+def modulation_of(
+    modulation: Modulation, raws: Sequence[torch.Tensor], table: torch.Tensor | None, channels: int
+) -> torch.Tensor:
+    """Shift, scale and gate of the image tokens as the block uses them.
 
     Parameters
     ----------
     modulation : Modulation
-    raw : tensor
-        The projection's output, (B, M · C) or more, or for a table (B, M, C).
+    raws : sequence of tensor
+        Output of each projection, or the argument: (B, M · C) or more, or (B, M, C) or more.
     table : tensor or None
         The block's own part, where it has one.
     channels : int
@@ -34,9 +37,21 @@ def modulation_of(modulation: Modulation, raw: torch.Tensor, table: torch.Tensor
     tensor (B, M, C)
     """
     terms = len(modulation.terms)
-    if table is not None:
-        return table.reshape(1, terms, channels) + raw.float()
-    return raw[:, : terms * channels].unflatten(-1, (terms, channels))
+    each = torch.cat([_in_parts(raw, terms // len(raws), channels) for raw in raws], dim=1)
+    whole = each if table is None else table.reshape(1, terms, channels) + each.float()
+    kept = [i for i, term in enumerate(modulation.terms) if term in modulation.image_terms]
+    return whole if len(kept) == terms else whole[:, kept]
+
+
+def _in_parts(raw: torch.Tensor, terms: int, channels: int) -> torch.Tensor:
+    """(B, M, C) of a projection's output that holds at least as much for every row."""
+    rows = raw.flatten(1)
+    if rows.shape[1] < terms * channels or rows.shape[1] % channels:
+        raise RecordingError(
+            f"A modulation of shape {tuple(raw.shape)} does not hold {terms} parts of {channels} channels for every row: the "
+            "model's configuration is none that the family's row is for."
+        )
+    return rows[:, : terms * channels].unflatten(1, (terms, channels))
 
 
 def in_terms(modulation: torch.Tensor, terms: tuple[str, ...], all_terms: tuple[str, ...]) -> torch.Tensor:
@@ -49,21 +64,22 @@ def in_terms(modulation: torch.Tensor, terms: tuple[str, ...], all_terms: tuple[
     return full
 
 
-def exchanged(modulation: Modulation, own: torch.Tensor, other: torch.Tensor, what: str, channels: int) -> torch.Tensor:
+def exchanged(names: Sequence[str], own: torch.Tensor, other: torch.Tensor, what: str, channels: int) -> torch.Tensor:
     """A projection's output with some parts taken from another.
 
     Parameters
     ----------
-    modulation : Modulation
+    names : sequence of str
+        Of the parts, in order; some blocks have fewer.
     own, other : tensor
-        Outputs of the same projection for two timesteps, (B, M · C), (B, M, C) or, with a timestep a token, (B, N, M, C);
+        Outputs of the same projection for two timesteps: (B, M · C), (B, M, C) or, with a timestep a token, (B, N, M, C);
         neither is changed.
     what : {"gate", "shift_scale", "modulation"}
     channels : int
         C.
     """
-    names = (*modulation.terms, *modulation.beyond)
-    axis, width = (-2, 1) if modulation.kind == "shared_table" else (-1, channels)
+    # Parts have an axis of their own, or lie one after the other along the last.
+    axis, width = (-2, 1) if own.ndim > 2 and own.shape[-1] == channels else (-1, channels)
     result = own.clone()
     for index, name in enumerate(names[: own.shape[axis] // width]):
         if name.startswith(PARTS[what]):
@@ -80,10 +96,10 @@ class Exchange:
     block : str
         Full module path.
     what : {"gate", "shift_scale", "modulation"}
-    raw : tensor
-        What the other call's projection gave, as the trace reports it.
+    raw : sequence of tensor
+        What the other call's projections gave, as the trace reports it.
     """
 
     block: str
     what: str
-    raw: torch.Tensor
+    raw: Sequence[torch.Tensor]

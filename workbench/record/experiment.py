@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, generate
+from workbench.models import Encode, Generated, call_arguments, generate
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.record.cells import Cell
-from workbench.record.collect import Blocks, initial_latents
+from workbench.record.collect import Blocks
 from workbench.record.exchange import Exchange
 from workbench.record.plan import Plan
 from workbench.record.probe import Shape
@@ -34,34 +35,32 @@ class Call:
 
     Attributes
     ----------
-    kwargs : dict
+    call : TransformerCall
     context : str or None
         Cache context it was made in.
     branches : tuple of str
         In the order of the batch's rows.
     """
 
-    kwargs: dict[str, Any]
+    call: TransformerCall
     context: str | None
     branches: tuple[str, ...]
 
 
 @dataclass
-class Generated:
+class Trajectory:
     """What the plain pipeline made of one batch.
 
     Attributes
     ----------
     calls : dict
         Step of the grid → its calls.
-    initial, latents, images
-        First and last latents (float32), and the images.
+    whole : Generated
+        First and last latents, and the images.
     """
 
     calls: dict[int, list[Call]]
-    initial: np.ndarray
-    latents: np.ndarray
-    images: np.ndarray | None
+    whole: Generated
 
 
 class Experiment:
@@ -105,12 +104,12 @@ class Experiment:
         calls = made.calls
         if self.settings.experiment == "prompt-swap":
             calls = self._with_latents_of_first_prompt(samples, made)
-        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]] = {}
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, list[torch.Tensor]]] = {}
         net = self.pipe.transformer
         with torch.no_grad(), instrumented(
             net,
             self.layout,
-            on_call=lambda kwargs, temb, context: blocks.temb(temb, kwargs["timestep"]),
+            on_call=lambda call, temb, context: blocks.temb(temb, call.timestep),
             on_state=blocks.state,
             on_done=lambda: None,
         ) as traced:  # fmt: skip
@@ -121,7 +120,7 @@ class Experiment:
                         self._call(traced, cell, call, calls[cell.embedding_step][i], raw)
                 blocks.end()
                 self.on_step()
-        blocks.finish(made.initial, made.latents, made.images)
+        blocks.finish(made.whole)
 
     def _call(
         self,
@@ -129,48 +128,45 @@ class Experiment:
         cell: Cell,
         call: Call,
         other: Call,
-        raw: dict[tuple[int, tuple[str, ...]], dict[str, torch.Tensor]],
+        raw: dict[tuple[int, tuple[str, ...]], dict[str, list[torch.Tensor]]],
     ) -> None:
         """Make one call of one cell; `raw` collects each diagonal cell's modulation for the mediation after it."""
-        kwargs = dict(call.kwargs)
+        made, timestep = call.call, self.layout.timestep.argument
         if cell.swap == "embedding":
-            kwargs["timestep"] = other.kwargs["timestep"]
+            made = made.with_(**{timestep: other.call.arguments[timestep]})
         traced.exchange = None
         if cell.block:
             traced.exchange = Exchange(cell.block, cell.swap, raw[cell.embedding_step, call.branches][cell.block])
         traced.keep, traced.raw = (self.mediated if cell.swap == "none" else set()), {}
         with traced.cache_context(call.context) if call.context else contextlib.nullcontext():
-            traced(**kwargs)
+            traced(**made.arguments)
         if traced.keep:
             raw[cell.step, call.branches] = traced.raw
 
-    def _generate(self, samples: Sequence[int], on_step: Callable[[], None] | None = None) -> Generated:
+    def _generate(self, samples: Sequence[int], on_step: Callable[[], None] | None = None) -> Trajectory:
         """Run the plain pipeline, keeping the calls at the steps of the grid."""
         turns = Turns(self.layout, self.shape)
         calls: dict[int, list[Call]] = {step: [] for step in self.steps}
-        initial: list[np.ndarray] = []
-        argument = self.layout.hidden_argument
+        names = self.layout.latents.argument, self.layout.timestep.argument
 
-        def keep(kwargs: dict[str, Any], context: str | None) -> None:
-            turn = turns.next(kwargs["timestep"], context)
-            if not initial:
-                initial.append(initial_latents(kwargs[argument], len(samples)))
+        def keep(call: TransformerCall, context: str | None) -> None:
+            turn = turns.next(call.timestep, context)
             if turn.step in calls:
-                own = {argument: kwargs[argument].clone(), "timestep": kwargs["timestep"].clone()}
-                calls[turn.step].append(Call(kwargs | own, context, turn.branches))
+                own = {name: _cloned(call.arguments[name]) for name in names}
+                calls[turn.step].append(Call(call.with_(**own), context, turn.branches))
 
         pairs = [self.settings.samples[i] for i in samples]
         with in_place_of_transformer(self.pipe, Watched(self.pipe.transformer, self.layout, on_call=keep)):
             arguments = call_arguments(self.pipe, pairs, **self.settings.call, encode=self.encode)
-            latents, images = generate(self.pipe, arguments, on_step)
+            made = generate(self.pipe, arguments, on_step)
         turns.finish()
-        if not np.isfinite(latents).all():
+        if not np.isfinite(made.latents).all():
             raise RecordingError(
                 "The final latents have NaN or infinite values: this model, at these settings, generates no image."
             )
-        return Generated(calls, initial[0], latents, images)
+        return Trajectory(calls, made)
 
-    def _with_latents_of_first_prompt(self, samples: Sequence[int], made: Generated) -> dict[int, list[Call]]:
+    def _with_latents_of_first_prompt(self, samples: Sequence[int], made: Trajectory) -> dict[int, list[Call]]:
         """The calls of a batch, with the latents that the first prompt had from the same seeds at the same step."""
         self._keep_donors(samples, made)
         # The first prompt's samples come first, a seed each; each is a donor as it comes out of its own batch.
@@ -181,20 +177,20 @@ class Experiment:
                 start = donor - donor % size
                 batch = range(start, min(start + size, len(self.settings.samples)))
                 self._keep_donors(batch, self._generate(batch))
-        argument = self.layout.hidden_argument
         changed: dict[int, list[Call]] = {}
         for step, calls in made.calls.items():
             latents = torch.stack([self.donors[donor][step] for donor in donors])
             changed[step] = [
-                Call(call.kwargs | {argument: torch.cat([latents] * len(call.branches))}, call.context, call.branches)
+                Call(call.call.with_latents(torch.cat([latents] * len(call.branches))), call.context, call.branches)
                 for call in calls
             ]
         return changed
 
-    def _keep_donors(self, samples: Sequence[int], made: Generated) -> None:
+    def _keep_donors(self, samples: Sequence[int], made: Trajectory) -> None:
         for row, sample in enumerate(samples):
             if sample < len(self.settings.seeds):
-                self.donors[sample] = {
-                    step: calls[0].kwargs[self.layout.hidden_argument][row].clone()
-                    for step, calls in made.calls.items()
-                }
+                self.donors[sample] = {step: calls[0].call.latents[row].clone() for step, calls in made.calls.items()}
+
+
+def _cloned(value: Any) -> Any:
+    return [_cloned(item) for item in value] if isinstance(value, list) else torch.as_tensor(value).clone()

@@ -112,6 +112,7 @@ def make_plan(settings: Settings, shape: Shape, image: tuple[int, ...] | None) -
     dims |= {"latent_initial": latent_dims, "latent_final": latent_dims, "image": image_dims}
     skipped = ({"hidden"} if settings.tier == "stats" else set()) | (set() if image else {"image"})
     skipped |= set() if shape.token_timesteps else {"token_timestep"}
+    skipped |= (set() if shape.terms else {"modulation"}) | (set() if shape.embedding else {"temb"})
     variables = {name: tuple(sizes[dim] for dim in dims[name]) for name in BY_NAME if name not in skipped}
     per_step = {
         name: prod(variables[name]) // (sizes["sample"] * sizes["timestep"]) * itemsize(name, shape.dtype)

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from workbench.errors import RecordingError, UnsupportedModelError
-from workbench.models.generate import Encode, call_arguments
-from workbench.models.layout import Layout
+from workbench.models import guidance_of, noise_levels
+from workbench.models.call import TransformerCall
+from workbench.models.generate import Encode, as_stored, call_arguments, stepping
+from workbench.models.layout import Guidance, Layout
 from workbench.record.settings import Settings
 from workbench.record.trace import traced
 
@@ -25,6 +27,8 @@ def _refusals() -> Iterator[None]:
         yield
     except ValueError as error:
         raise RecordingError(f"The pipeline refuses these settings: {error}") from error
+    except RuntimeError as error:
+        raise RecordingError(f"The pipeline fails with these settings: {error}") from error
 
 
 class _SeenEnough(Exception):
@@ -82,29 +86,29 @@ class Shape:
 
 
 def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None = None, *, timed: bool = False) -> Shape:
-    """Run the pipeline for one sample up to and including its first transformer call, and look.
+    """Run the pipeline for one sample up to its scheduler's first step, and look.
 
-    Where every branch is a call of its own, the second call is looked at as well, but not made.
+    Where every branch is a call of its own, the others are looked at as well, but not made.
 
     Raises
     ------
     UnsupportedModelError
         If the image tokens of any block are not F · H · W, or the batch's rows are not branches × samples.
     """
-    shape = Shape(terms=layout.modulation.terms)
+    shape = Shape(terms=layout.terms)
+    guidance = guidance_of(pipe, layout, derived=True)
+    batched = guidance is None or guidance.batched
     seen: dict[str, torch.Size] = {}
     batch = settings.samples[:1]  # the cheapest that shows every shape
 
-    def on_call(kwargs: dict[str, Any], temb: torch.Tensor, context: str | None) -> None:
-        latents = kwargs[layout.hidden_argument]
-        shape.latent = tuple(latents.shape[1:])
-        shape.grid = layout.grid_of_call(pipe.transformer.net, kwargs)
-        shape.embedding = temb.shape[-1]
-        shape.branches = branches_of(layout, len(latents), len(batch))
-        shape.token_timesteps = kwargs["timestep"].ndim == 2
-        if shape.token_timesteps and kwargs["timestep"].shape[1] != shape.tokens:
+    def on_call(call: TransformerCall, temb: torch.Tensor | None, context: str | None) -> None:
+        shape.grid = call.grid
+        shape.embedding = 0 if temb is None else temb.shape[-1]
+        shape.branches = branches_of(layout.family, guidance, call.rows, len(batch))
+        shape.token_timesteps = call.timestep.ndim == 2
+        if shape.token_timesteps and call.timestep.shape[1] != shape.tokens:
             raise UnsupportedModelError(
-                f"The pipeline gives {kwargs['timestep'].shape[1]} timesteps a row, but there are {shape.tokens} tokens "
+                f"The pipeline gives {call.timestep.shape[1]} timesteps a row, but there are {shape.tokens} tokens "
                 f"(grid {shape.grid}): they can't be told which is whose."
             )
 
@@ -118,10 +122,10 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
         first: list[torch.Tensor] = []
 
         def look(*args: Any, **kwargs: Any) -> Any:
-            if first:
-                if torch.equal(first[0], kwargs["timestep"]):  # the same step once more: another branch
-                    shape.branches = layout.guidance.rows
-                raise _SeenEnough
+            if first:  # before the scheduler's step: another branch, for which anything will do
+                if guidance is not None:
+                    shape.branches = guidance.rows
+                return first[0]
             result = traced_forward(*args, **kwargs)
             if timed:
                 _settled()
@@ -129,19 +133,20 @@ def probe(pipe: Any, layout: Layout, settings: Settings, encode: Encode | None =
                 stand_in.net(*args, **kwargs)
                 _settled()
                 shape.seconds = time.perf_counter() - start
-            if layout.guidance.batched:
-                raise _SeenEnough
-            first.append(kwargs["timestep"].clone())
+            first.append(result)
             return result
 
+        def stop(sample: torch.Tensor, _after: torch.Tensor) -> None:
+            shape.latent = tuple(as_stored(layout, sample, len(batch)).shape[1:])
+            raise _SeenEnough
+
         stand_in.forward = look  # type: ignore[method-assign]
-        with contextlib.suppress(_SeenEnough), _refusals():
+        with contextlib.suppress(_SeenEnough), _refusals(), stepping(pipe.scheduler, stop):
             pipe(**call_arguments(pipe, batch, **settings.call, encode=encode), output_type="latent")
-    shape.timesteps, shape.sigmas = trajectory(pipe.scheduler)
-    shape.calls = layout.guidance.calls(shape.branches)
-    rows = len(batch) * (len(shape.branches) if layout.guidance.batched else 1)
+    shape.timesteps, shape.sigmas = noise_levels(pipe.scheduler)
+    shape.calls = 1 if guidance is None else guidance.calls(shape.branches)
+    rows = len(batch) * (len(shape.branches) if batched else 1)
     _check(shape, seen, layout, rows)
-    _check_latents(shape, pipe.transformer)
     return shape
 
 
@@ -151,23 +156,17 @@ def _settled() -> None:
         torch.cuda.synchronize()
 
 
-def branches_of(layout: Layout, rows: int, samples: int) -> tuple[str, ...]:
+def branches_of(family: str, guidance: Guidance | None, rows: int, samples: int) -> tuple[str, ...]:
     """Which branches one call holds, from its rows; in the order of the rows."""
     if rows == samples:
         return ("cond",)
-    if layout.guidance.batched and rows == samples * len(layout.guidance.rows):
-        return layout.guidance.rows
+    together = guidance.rows if guidance is not None and guidance.batched else ("cond",)
+    if rows == samples * len(together):
+        return together
     raise UnsupportedModelError(
-        f"The pipeline called its transformer with {rows} rows for {samples} samples; family {layout.family} is known "
-        f"to use {samples} (no guidance) or {samples * len(layout.guidance.rows)} ({' + '.join(layout.guidance.rows)})."
+        f"The pipeline called its transformer with {rows} rows for {samples} samples; family {family} is known "
+        f"to use {samples} (no guidance) or {samples * len(together)} ({' + '.join(together)})."
     )
-
-
-def trajectory(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Timesteps (the scheduler's values) and sigmas (noise level in [0, 1]) of all calls, float64 (T,)."""
-    timesteps = np.asarray(scheduler.timesteps.cpu(), dtype=np.float64)
-    sigmas = np.asarray(torch.as_tensor(scheduler.sigmas).cpu(), dtype=np.float64)[: len(timesteps)]
-    return timesteps, sigmas
 
 
 def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: int) -> None:
@@ -178,13 +177,4 @@ def _check(shape: Shape, seen: Mapping[str, torch.Size], layout: Layout, rows: i
         raise UnsupportedModelError(
             f"{len(wrong)} of {len(seen)} layers don't hold one image token per grid cell: {layer} has shape {size}, "
             f"family {layout.family} with grid {shape.grid} should have {expected} (rows, tokens, channels)."
-        )
-
-
-def _check_latents(shape: Shape, transformer: Any) -> None:
-    given, predicted = transformer.config.in_channels, transformer.config.get("out_channels")
-    if predicted is not None and predicted != given:
-        raise UnsupportedModelError(
-            f"{type(transformer).__name__} takes {given} channels and predicts {predicted}: a condition (an image, a mask) is "
-            "glued to the latents. Such pipelines are not supported yet."
         )

@@ -11,8 +11,8 @@ import numpy as np
 import zarr
 
 from workbench.errors import RecordingError
-from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, refuse_altered
-from workbench.models.generate import pixels_a_token
+from workbench.models import Encode, call_arguments, generate, layout_for, load_pipeline, pipeline_of, refuse_altered
+from workbench.models.generate import makes_videos, pixels_a_token
 from workbench.models.layout import Layout
 from workbench.progress import Progress
 from workbench.record.cells import resolve_mediate
@@ -130,7 +130,7 @@ def record(
         _same_settings(out, identity, repair)
         _same_width(out, boundary_width)
     shape, plan = prepare(pipe, layout, settings, encode, timed=confirm is not None)
-    boundary = boundary_of(shape, boundary_width)
+    boundary = boundary_of(shape, boundary_width, pipeline_of(pipe, layout, derived=True).first)
     if not out.exists():
         _within_budget(plan, budget, yes)
     if confirm is not None and not confirm(plan):
@@ -154,7 +154,7 @@ def prepare(
 ) -> tuple[Shape, Plan]:
     """One dry forward pass, and the plan that follows from it."""
     shape = probe(pipe, layout, settings, encode, timed=timed)
-    return shape, make_plan(settings, shape, _image_size(pipe, shape))
+    return shape, make_plan(settings, shape, _image_size(pipe, settings, shape))
 
 
 def _run(
@@ -197,14 +197,12 @@ def _run(
             collector = Collector(blocks, shape, layout, advance)
             with traced(pipe, layout, on_call=collector.on_call, on_state=collector.on_state,
                         on_done=collector.on_done):  # fmt: skip
-                latents, images = generate(
-                    pipe, call_arguments(pipe, [samples[i] for i in batch], **settings.call, encode=encode)
-                )
-            if not np.isfinite(latents).all():
+                made = generate(pipe, call_arguments(pipe, [samples[i] for i in batch], **settings.call, encode=encode))
+            if not np.isfinite(made.latents).all():
                 raise RecordingError(
                     "The final latents have NaN or infinite values: this model, at these settings, generates no image."
                 )
-            collector.finish(latents, images)
+            collector.finish(made)
 
 
 @contextmanager
@@ -229,14 +227,18 @@ def _finished(out: Path) -> set[int]:
     return {int(i) for i in np.flatnonzero(units.all(axis=(1, 2, 3)) & whole)}
 
 
-def _image_size(pipe: Any, shape: Shape) -> tuple[int, ...] | None:
+def _image_size(pipe: Any, settings: Settings, shape: Shape) -> tuple[int, ...] | None:
     """(height, width) of the decoded images, (frames, height, width) of videos; None where nothing is decoded."""
     if getattr(pipe, "vae", None) is None:
         return None
     height, width = (length * pixels_a_token(pipe) for length in shape.grid[1:])
-    if len(shape.latent) < 4:
+    layout = layout_for(pipe, token_timesteps=True)
+    if not makes_videos(pipe):
         return height, width
-    return (shape.latent[1] - 1) * pipe.vae_scale_factor_temporal + 1, height, width
+    # A pipeline may add latent frames to its own ends, and takes them off again.
+    latent = shape.latent[1] if len(shape.latent) == 4 else shape.grid[0]
+    pixel = (latent - 1) * layout.causal_time + 1 if layout.first_alone else latent * layout.causal_time
+    return settings.num_frames or pixel, height, width
 
 
 def _same_settings(out: Path, identity: dict[str, Any], repair: bool) -> None:

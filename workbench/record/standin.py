@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 
 
@@ -29,7 +30,7 @@ class StandIn(torch.nn.Module):
     def __init__(self, net: torch.nn.Module, layout: Layout) -> None:
         super().__init__()
         # Not registered as a submodule: the stand-in must not own the net, which goes back to the pipeline.
-        self.__dict__["net"] = net
+        self.__dict__["net"] = self.__dict__["stands_for"] = net
         self.layout = layout
         self.context: str | None = None
 
@@ -57,19 +58,23 @@ class StandIn(torch.nn.Module):
         """One call of the transformer, as it is."""
         return self.net(*args, **kwargs)
 
+    def bound(self, args: tuple[Any, ...], kwargs: Any) -> TransformerCall:
+        """A call's arguments by name."""
+        return TransformerCall.bound(self.layout, self.net, args, kwargs)
+
 
 class Watched(StandIn):
-    """Tells of every call, before it is made: ``on_call(kwargs, context)``."""
+    """Tells of every call, before it is made: ``on_call(call, context)``."""
 
     def __init__(
-        self, net: torch.nn.Module, layout: Layout, *, on_call: Callable[[dict[str, Any], str | None], None]
+        self, net: torch.nn.Module, layout: Layout, *, on_call: Callable[[TransformerCall, str | None], None]
     ) -> None:
         super().__init__(net, layout)
         self.on_call = on_call
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """One call of the transformer, as it is."""
-        self.on_call(kwargs, self.context)
+        self.on_call(self.bound(args, kwargs), self.context)
         return super().forward(*args, **kwargs)
 
 

@@ -82,10 +82,12 @@ class Turns:
     def _same_step(self, step: int, timestep: torch.Tensor) -> None:
         # With a timestep a token, some tokens may have a smaller one than the scheduler's; every row has some with it.
         rows = timestep.amax(dim=1) if timestep.ndim == 2 else timestep.reshape(-1)[:1]
-        expected = self.shape.timesteps[step] * self.layout.timestep_scale
+        timing = self.layout.timestep
+        expected = timing.offset + timing.scale * self.shape.timesteps[step]
         # A model in half precision may be given its timestep in it.
         tolerance = 1e-6 if timestep.dtype in (torch.float32, torch.float64, torch.int64) else 1e-2
-        wrong = [got for got in rows.tolist() if not np.isclose(got, expected, rtol=tolerance)]
+        slack = tolerance * max(abs(timing.scale), abs(timing.offset))
+        wrong = [got for got in rows.tolist() if not np.isclose(got, expected, rtol=tolerance, atol=slack)]
         if wrong:
             raise RecordingError(
                 f"Call {self.calls - 1} of the transformer has timestep {wrong[0]:g}, the scheduler's list says {expected:g}: "

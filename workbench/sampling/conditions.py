@@ -303,11 +303,11 @@ def _timed(
 
     handle = pipe.transformer.register_forward_pre_hook(start)
     try:
-        latents, images = generate(pipe, arguments, stepped)
+        made = generate(pipe, arguments, stepped)
     finally:
         handle.remove()
-    assert images is not None  # there is a VAE
-    return latents, images, last[0] - first[0]
+    assert made.images is not None  # there is a VAE
+    return made.latents, made.images, last[0] - first[0]
 
 
 def _now(pipe: Any) -> float:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 
 from workbench.errors import SpecError
+from workbench.models import layout_for
 from workbench.models.generate import pixels_a_token
-from workbench.steering.check import width_of
+from workbench.models.grid import patch_of
 
 STATES = 4
 """Hidden state, query, key and value of one block: no fewer are in memory at once."""
@@ -37,11 +38,11 @@ class Needed(NamedTuple):
 def needed(pipe: Any, *, height: int, width: int, num_frames: int, batch_size: int) -> Needed:
     """Return the least that a batch of videos of this size takes, in pixels and frames."""
     side = pixels_a_token(pipe)
-    patch = pipe.transformer.config.patch_size
-    deep = 1 if isinstance(patch, int) else int(patch[0])
-    frames = (1 + (num_frames - 1) // int(pipe.vae_scale_factor_temporal)) // deep
+    layout = layout_for(pipe, token_timesteps=True)
+    latent = (num_frames - 1) // layout.causal_time + 1 if layout.first_alone else num_frames // layout.causal_time
+    frames = latent // patch_of(layout.latents, pipe.transformer)[0]
     tokens = frames * (height // side) * (width // side)
-    states = STATES * batch_size * tokens * width_of(pipe.transformer) * pipe.transformer.dtype.itemsize
+    states = STATES * batch_size * tokens * layout.width_of(pipe.transformer) * pipe.transformer.dtype.itemsize
     return Needed(tokens, max(states, 4 * 3 * batch_size * num_frames * height * width))
 
 

@@ -17,8 +17,8 @@ from workbench.models import (
     call_arguments,
     fingerprint,
     generate,
-    layout_for,
     load_pipeline,
+    makes_videos,
     refuse_altered,
 )
 from workbench.progress import Progress
@@ -121,7 +121,8 @@ def sample(
     def one(mode: str, batch: list[tuple[str, int]]) -> tuple[np.ndarray, Any]:
         scale = guidance_scale if "cfg" in mode else 1.0
         arguments = call_arguments(pipe, batch, steps=steps, guidance_scale=scale, **size, encode=encode)
-        return generate(pipe, arguments, bar.advance)
+        made = generate(pipe, arguments, bar.advance)
+        return made.latents, made.images
 
     batches = [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
     made: list[list[tuple[np.ndarray, Any]]] = []
@@ -281,7 +282,7 @@ def check_pipeline(pipe: Any) -> None:
 
 def check_images(pipe: Any) -> None:
     """Raise UnsupportedModelError if a pipeline makes videos, for what measures single pictures."""
-    if layout_for(pipe).latents == "video":
+    if makes_videos(pipe):
         raise UnsupportedModelError(
             f"{type(pipe).__name__} makes videos, and what is tried out here is measured on single pictures. Give a pipeline of "
             "images; for videos there are `workbench.sample` and `workbench.stas_trial`."
@@ -290,7 +291,7 @@ def check_images(pipe: Any) -> None:
 
 def check_videos(pipe: Any) -> None:
     """Raise UnsupportedModelError if a pipeline makes no videos."""
-    if layout_for(pipe).latents != "video":
+    if not makes_videos(pipe):
         raise UnsupportedModelError(
             f"{type(pipe).__name__} makes images, and what is tried out here has frames. Give a pipeline of videos, such as a "
             "WanPipeline."

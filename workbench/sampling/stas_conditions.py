@@ -20,7 +20,7 @@ from workbench.sampling.sweep import settings_hash, settings_of
 from workbench.steering.attach import apply
 from workbench.steering.check import check
 from workbench.steering.control_channels import channel_sets
-from workbench.steering.schedule import place
+from workbench.steering.schedule import places
 from workbench.steering.spec import StasSpec
 from workbench.steering.stas import METHOD_VERSION
 
@@ -194,11 +194,10 @@ def mirrored(spec: StasSpec, pipe: Any, steps: int, lacking: list[str]) -> StasS
     scheduler = copy.deepcopy(pipe.scheduler)
     try:
         scheduler.set_timesteps(steps)
-        places = [place(scheduler, timestep) for timestep in scheduler.timesteps]
+        inside = [i for i, here in enumerate(places(scheduler)) if spec.window.contains(here.in_unit(spec.window.unit))]
     except (UnsupportedModelError, ValueError, TypeError) as error:
         lacking.append(f"late steps: the scheduler does not say its steps beforehand ({error})")
         return None
-    inside = [p.step for p in places if spec.window.contains(p.in_unit(spec.window.unit))]
     late = sorted(steps - 1 - step for step in inside)
     if not inside or late == inside:
         lacking.append(

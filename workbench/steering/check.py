@@ -6,18 +6,12 @@ import warnings
 from typing import Any
 
 from workbench.errors import SpecError, UnsupportedModelError
-from workbench.models import fingerprint, layout_for
+from workbench.models import fingerprint, guidance_of, layout_for, pipeline_of
 from workbench.models.generate import STEERING_HOOK as HOOK
 from workbench.models.generate import is_steered
 from workbench.models.layout import Layout
 from workbench.steering.base import Spec
 from workbench.steering.spec import DetailGuidanceSpec, StasSpec
-
-PIPELINES = {"sd3": ("StableDiffusion3Pipeline",), "wan": ("WanPipeline",)}
-"""Stock pipelines, by family, whose way of combining the branches has been checked against a plain implementation."""
-
-VIDEO_PIPELINES = {"wan": ("WanPipeline", "WanImageToVideoPipeline")}
-"""Stock pipelines of videos, by family, that name each call's branch. How they combine the branches doesn't matter to STAS."""
 
 
 def check(spec: Spec, pipe: Any, *, strict: bool) -> Layout:
@@ -31,7 +25,7 @@ def check(spec: Spec, pipe: Any, *, strict: bool) -> Layout:
     (_check_video if stas else _check_pipeline)(pipe, layout)
     _check_model(spec, pipe, layout, strict=strict)
     _check_layers(spec.layers if isinstance(spec, StasSpec) else (spec.layer,), pipe.transformer, layout)
-    _check_channels(spec.channels, pipe.transformer)
+    _check_channels(spec.channels, layout.width_of(pipe.transformer))
     _check_hooks(pipe.transformer)
     if stas and is_steered(pipe):
         raise SpecError("this pipeline is being disrupted already; leave that `with` block before applying a spec.")
@@ -39,31 +33,25 @@ def check(spec: Spec, pipe: Any, *, strict: bool) -> Layout:
 
 
 def _check_pipeline(pipe: Any, layout: Layout) -> None:
-    name = type(pipe).__name__
-    valid = PIPELINES.get(layout.family, ())
-    if name not in valid:
+    guidance = guidance_of(pipe, layout)
+    if guidance is not None and not guidance.linear:
         raise UnsupportedModelError(
-            f"specs act on {', '.join(valid) or 'no stock pipeline yet'} of the family {layout.family}, not on a "
-            f"{name}: how that combines its branches has not been checked."
-        )
-    if not layout.guidance.linear:
-        raise UnsupportedModelError(
-            f"{name} combines its branches in a way that is not linear in the conditional prediction, so a hook around "
-            "the transformer can't produce Detail Guidance there."
+            f"{type(pipe).__name__} combines its branches in a way that is not linear in the conditional prediction "
+            f"({guidance.why}), so a hook around the transformer can't produce Detail Guidance there."
         )
 
 
 def _check_video(pipe: Any, layout: Layout) -> None:
-    name = type(pipe).__name__
-    known = ", ".join(name for names in VIDEO_PIPELINES.values() for name in names)
-    if layout.latents != "video":
+    if not layout.is_video:
         raise UnsupportedModelError(
-            f"STAS steers the first latent frame and the boundaries of the later ones, and {name} makes images, which have "
-            f"neither. Use it with {known}, or Detail Guidance here."
+            f"STAS steers the first latent frame and the boundaries of the later ones, and {type(pipe).__name__} makes images, "
+            "which have neither. Use it with a pipeline of videos such as WanPipeline, or Detail Guidance here."
         )
-    if name not in VIDEO_PIPELINES.get(layout.family, ()):
+    entry = pipeline_of(pipe, layout)  # a pipeline whose branches can't be told apart is refused
+    if entry.first:
         raise UnsupportedModelError(
-            f"STAS acts on {known}, not on a {name}: whether that names the branch of every call has not been checked."
+            f"STAS steers the first latent frame, and that of {type(pipe).__name__} holds {entry.first}, not the video's first "
+            "frame. Detail Guidance can be used here."
         )
 
 
@@ -100,8 +88,7 @@ def _check_layers(layers: tuple[str, ...], transformer: Any, layout: Layout) -> 
         )
 
 
-def _check_channels(channels: tuple[int, ...], transformer: Any) -> None:
-    width = width_of(transformer)
+def _check_channels(channels: tuple[int, ...], width: int) -> None:
     outside = [channel for channel in channels if channel >= width]
     if outside:
         raise SpecError(
@@ -131,11 +118,6 @@ def _check_hooks(transformer: Any) -> None:
         raise UnsupportedModelError(
             "the transformer runs under context parallelism, which splits the tokens; turn it off."
         )
-
-
-def width_of(transformer: Any) -> int:
-    """Number of channels of the hidden state; no attribute but these is common to the families."""
-    return int(transformer.config.num_attention_heads * transformer.config.attention_head_dim)
 
 
 def _line(reference: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import inspect
 import json
-import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -23,9 +22,11 @@ import numpy as np
 import torch
 
 from workbench.errors import SpecError, UnsupportedModelError
-from workbench.models import layout_for
+from workbench.models import guidance_of, layout_for
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
-from workbench.steering.check import width_of
+from workbench.models.tokens import Tokens
+from workbench.steering.caller import branched
 from workbench.steering.control_channels import KINDS
 from workbench.steering.edits import edit_channels
 from workbench.steering.schedule import place
@@ -193,10 +194,11 @@ class Disruption:
             raise SpecError(
                 f"the model has no block {self.layer!r}; its blocks are {paths[0]} … {paths[-1]} ({len(paths)} of them)."
             )
-        width, named = width_of(transformer), (*self.channels, *self.into)
+        width, named = layout.width_of(transformer), (*self.channels, *self.into)
         if min(named) < 0 or max(named) >= width:
             raise SpecError(f"the model has channels 0 to {width - 1}, not all of those named (up to {max(named)}).")
-        if self.branches != "all" and not layout.guidance.batched:
+        guidance = guidance_of(pipe, layout)
+        if self.branches != "all" and (guidance is None or not guidance.batched):
             raise UnsupportedModelError(
                 f"{type(pipe).__name__} runs its branches in separate calls; only branches='all' can be disrupted there."
             )
@@ -224,10 +226,10 @@ class _Running:
     def __init__(self, what: Disruption, pipe: Any, layout: Layout) -> None:
         self.what, self.pipe, self.layout, self.attached = what, pipe, layout, Attached()
         stack, block = layout.blocks(pipe.transformer)[what.layer]
-        # Where text tokens stand before the image tokens, the state is changed at the last `tokens` only.
-        self.last, self.tokens = stack.image == "last", 0
-        self.signature = inspect.signature(type(pipe.transformer).forward)
-        self.position = list(inspect.signature(type(block).forward).parameters).index(layout.hidden_argument) - 1
+        self.stack = stack
+        self.tokens: Tokens
+        self.guidance = guidance_of(pipe, layout)
+        self.position = list(inspect.signature(type(block).forward).parameters).index(stack.argument) - 1
         self.open, self.sigma = False, float("nan")
         self.rows: slice = slice(None)
         self.names: tuple[str, ...] = ("",)
@@ -235,18 +237,16 @@ class _Running:
 
     def enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the transformer: tell whether this step is in the window, and which rows are meant."""
-        arguments = self.signature.bind(module, *args, **kwargs).arguments
+        call = TransformerCall.bound(self.layout, module, args, kwargs)
         self.open = True
         if self.what.window != EVERYWHERE or self.what.norms:
-            self.sigma = place(self.pipe.scheduler, arguments["timestep"]).sigma
+            self.sigma = place(self.pipe.scheduler, call.timestep, self.layout.timestep).sigma
         if self.what.window != EVERYWHERE:
             self.open = self.what.contains(self.sigma)
         self.attached.calls += 1
         self.attached.open_calls += self.open
-        batch = arguments[self.layout.hidden_argument].shape[0]
-        if self.last:
-            self.tokens = math.prod(self.layout.grid_of_call(module, arguments))
-        names = self.layout.guidance.rows if self._batched() else ("cond",)
+        batch, self.tokens = call.rows, call.tokens(self.stack)
+        names = self.guidance.rows if self.guidance is not None and self._batched() else ("cond",)
         if batch % len(names) or self.what.branches not in ("all", *names):
             raise UnsupportedModelError(
                 f"a batch of {batch} rows can't be told apart, or has no branch {self.what.branches!r} (there is "
@@ -260,17 +260,16 @@ class _Running:
 
     def _batched(self) -> bool:
         """Whether the rows of a call are several branches of each sample."""
-        return self.layout.guidance.batched and bool(getattr(self.pipe, "do_classifier_free_guidance", False))
+        return self.guidance is not None and self.guidance.batched and branched(self.pipe, self.guidance)
 
     def change(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before block m: change the image-token state."""
         if not self.open:
             return None
-        name = self.layout.hidden_argument
-        h_BNC = kwargs[name] if name in kwargs else args[self.position]
-        out = h_BNC.clone()
-        where = (self.rows, slice(-self.tokens if self.last else None, None))
-        part = h_BNC[where]
+        name = self.stack.argument
+        state = kwargs[name] if name in kwargs else args[self.position]
+        out_BNC = self.tokens.read(state, entering=True).clone()
+        part = out_BNC[self.rows]
         # In float32 at least: squares of massive values leave float16's range.
         norm_BN = part[..., list(self.what.channels)].to(torch.promote_types(part.dtype, torch.float32)).norm(dim=-1)
         planned_BN = self._planned(norm_BN) if self.what.norms else norm_BN
@@ -285,7 +284,8 @@ class _Running:
             changed[..., picked] = (part[..., picked] * left_BN[..., None]).to(part.dtype)
         else:
             changed = edit_channels(part, self.what.channels, "zero")
-        out[where] = changed
+        out_BNC[self.rows] = changed
+        out = self.tokens.write(state, out_BNC, entering=True)
         per_sample = norm_BN.square().mean(dim=-1).sqrt().reshape(-1, self.attached.samples).mean(dim=0)
         self.attached.visits.append(Disturbed(self.sigma, tuple(per_sample.tolist())))
         if name in kwargs:

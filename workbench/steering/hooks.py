@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
 
 from workbench.errors import UnsupportedModelError
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
+from workbench.steering.caller import value_of
 from workbench.steering.detail_guidance import shifted_cond
 from workbench.steering.partial import Degraded
 from workbench.steering.root import Attached, TransformerHook
@@ -51,26 +52,20 @@ class RootHook(TransformerHook):
         self.refuse_cache()
         if self.attachment.spec.idle:
             return forward(*args, **kwargs)
-        arguments = self.signature.bind(module, *args, **kwargs).arguments
-        latents = arguments[self.layout.hidden_argument]
+        call = TransformerCall.bound(self.layout, module, args, kwargs)
         self.refuse_others()
-        weight, rho = self._strength(arguments["timestep"]) if self._is_cond() else (0.0, 0.0)
+        weight, rho = self._strength(call.timestep) if self._is_cond(call) else (0.0, 0.0)
         if weight == 0 or rho == 1:
             return forward(*args, **kwargs)
-        if arguments.get("skip_layers") is not None:
+        if call.arguments.get("skip_layers") is not None:
             raise UnsupportedModelError(
                 "the pipeline was called with skip_guidance_layers; its skip-layer guidance uses the conditional "
                 "prediction a second time, so the two can't be combined exactly. Leave one of them out."
             )
-        rows, gain = self._cond_rows(latents.shape[0])
-        tokens = math.prod(self.layout.grid(module, tuple(latents.shape)))
-        output, degraded = self.degraded.passes(
-            forward, args, kwargs, rows=rows, batch=latents.shape[0], rho=rho, tokens=tokens
-        )
+        rows, gain = self._cond_rows(call.rows)
+        output, degraded = self.degraded.passes(forward, args, kwargs, call, rows=rows, rho=rho)
         self.attachment.degraded_passes += 1
-        prediction = _prediction(output).clone()
-        prediction[rows] = shifted_cond(prediction[rows], _prediction(degraded), weight, gain)
-        return _with_prediction(output, prediction)
+        return shifted(output, degraded, rows, weight, gain)
 
     def _strength(self, timestep: Any) -> tuple[float, float]:
         """Return w and rho of this step; w is 0 outside the window."""
@@ -78,20 +73,27 @@ class RootHook(TransformerHook):
         # Looking the step up costs a copy from the device to the host; what is the same everywhere needs none.
         if spec.constant:
             return spec.weight_at(0.0), spec.retention_at(0.0)
-        here = place(self.pipe.scheduler, timestep)
+        here = place(self.pipe.scheduler, timestep, self.layout.timestep)
         inside = spec.window.contains(here.in_unit(spec.window.unit))
         return spec.weight_at(here.sigma) if inside else 0.0, spec.retention_at(here.sigma)
 
-    def _is_cond(self) -> bool:
+    def _is_cond(self, call: TransformerCall) -> bool:
         """Tell whether this call holds the conditional branch."""
-        return self.layout.guidance.batched or self.branch() == "cond"
+        return (self.guidance is not None and self.guidance.batched) or self.branch(call) == "cond"
 
     def _cond_rows(self, batch: int) -> tuple[slice, float]:
         """Return the rows of the batch that are the conditional branch, and that branch's gain in the result."""
-        if not self.pipe.do_classifier_free_guidance:
+        branches = self.branches()
+        if self.guidance is None or len(branches) == 1:
             return slice(0, batch), 1.0
-        gain, branches = self.layout.guidance.gain(self.pipe.guidance_scale), self.layout.guidance.rows
-        if not self.layout.guidance.batched:
+        for name in self.guidance.linear_without:
+            if value := value_of(self.pipe, name):
+                raise UnsupportedModelError(
+                    f"{type(self.pipe).__name__} is called with {name.removeprefix('_')} = {value}, with which the result of "
+                    "guidance is not linear in the conditional prediction; Detail Guidance needs it to be. Leave it at 0."
+                )
+        gain = self.guidance.gain_at(value_of(self.pipe, self.guidance.scale))
+        if not self.guidance.batched:
             return slice(0, batch), gain
         if batch % len(branches):
             raise UnsupportedModelError(f"{batch} rows in the batch are not {len(branches)} equal parts {branches}.")
@@ -100,11 +102,25 @@ class RootHook(TransformerHook):
         return slice(start, start + size), gain
 
 
+def shifted(output: Any, degraded: Any, rows: slice, weight: float, gain: float) -> Any:
+    """The transformer's output with ``c' = c + (w / g)(c − d)`` in `rows`; a list of predictions (one a row) as a list."""
+    prediction, lower = _prediction(output), _prediction(degraded)
+    if isinstance(prediction, list):
+        changed: Any = list(prediction)
+        changed[rows] = [shifted_cond(c, d, weight, gain) for c, d in zip(prediction[rows], lower, strict=True)]
+    else:
+        changed = prediction.clone()
+        changed[rows] = shifted_cond(prediction[rows], lower, weight, gain)
+    return _with_prediction(output, changed)
+
+
 def _prediction(output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output.sample
+    """The first thing that a transformer returns, whether in a tuple or in diffusers' kind of dataclass."""
+    return output[0]
 
 
-def _with_prediction(output: Any, prediction: torch.Tensor) -> Any:
+def _with_prediction(output: Any, prediction: Any) -> Any:
     if isinstance(output, tuple):
         return (prediction, *output[1:])
-    return dataclasses.replace(output, sample=prediction)
+    first = next(iter(output.keys()))
+    return dataclasses.replace(output, **{first: prediction})

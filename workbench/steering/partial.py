@@ -14,7 +14,9 @@ import torch
 from diffusers.hooks.hooks import ModelHook
 from diffusers.models import normalization
 
-from workbench.models.layout import Layout
+from workbench.models.call import TransformerCall, take
+from workbench.models.layout import Layout, Stack
+from workbench.models.tokens import Tokens
 from workbench.steering.edits import edit_channels
 
 Args = tuple[Any, ...]
@@ -140,39 +142,35 @@ class EditHook(ModelHook):
     ----------
     block : Module
         Block m.
-    hidden_argument : str
-        Name of the state among the block's arguments.
+    stack : Stack
+        That it belongs to.
     channels : tuple of int
     action : str
         As in `edit_channels`.
     shared : Shared, optional
         Is told when block m is entered.
-    last : bool
-        Whether text tokens stand before the image tokens in that state; then `tokens` must be set.
     """
 
     def __init__(
         self,
         block: torch.nn.Module,
-        hidden_argument: str,
+        stack: Stack,
         channels: tuple[int, ...],
         action: str,
         *,
         shared: Shared | None = None,
-        last: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.enabled = True
         self.active = False
         self.rho = 0.0
-        self.tokens = 0
-        """Image tokens of the present call."""
-        self.argument = hidden_argument
-        self.position = list(inspect.signature(type(block).forward).parameters).index(hidden_argument) - 1  # self
+        self.tokens: Tokens
+        """Where the image tokens of the present call are."""
+        self.argument = stack.argument
+        self.position = list(inspect.signature(type(block).forward).parameters).index(stack.argument) - 1  # self
         self.channels = channels
         self.action = action
         self.shared = shared
-        self.last = last
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Args, Kwargs]:  # noqa: D102
         if self.shared is not None:
@@ -184,11 +182,10 @@ class EditHook(ModelHook):
         edited = self._edited(args[self.position])
         return (*args[: self.position], edited, *args[self.position + 1 :]), kwargs
 
-    def _edited(self, h_BNC: torch.Tensor) -> torch.Tensor:
-        if not self.last:
-            return edit_channels(h_BNC, self.channels, self.action, rho=self.rho)
-        text, image = h_BNC[:, : -self.tokens], h_BNC[:, -self.tokens :]
-        return torch.cat([text, edit_channels(image, self.channels, self.action, rho=self.rho)], dim=1)
+    def _edited(self, state: torch.Tensor) -> torch.Tensor:
+        image_BNC = self.tokens.read(state, entering=True)
+        edited = edit_channels(image_BNC, self.channels, self.action, rho=self.rho)
+        return self.tokens.write(state, edited, entering=True)
 
 
 Hook = BlockHook | EditHook | EmbeddingHook
@@ -219,9 +216,13 @@ class Degraded:
         before = list(blocks)[: list(blocks).index(layer)]
         stack, block = blocks[layer]
         shared = self.shared = Shared()
-        self.edit = EditHook(block, layout.hidden_argument, channels, action, shared=shared, last=stack.image == "last")
+        self.layout, self.transformer, self.stack = layout, transformer, stack
+        self.edit = EditHook(block, stack, channels, action, shared=shared)
         last = {blocks[path][0].path: path for path in before}  # of each stack, the last of them
         hooks: list[tuple[torch.nn.Module, Hook]] = [(block, self.edit)]
+        if not layout.handed_on:  # then the degraded pass is a whole one
+            self.hooks = hooks
+            return
         for path in before:
             stack, block = blocks[path]
             hooks.append((block, BlockHook(shared, stack.path, last=last[stack.path] == path)))
@@ -240,7 +241,7 @@ class Degraded:
         self.hooks = hooks
 
     def passes(
-        self, forward: Any, args: Args, kwargs: Kwargs, *, rows: slice, batch: int, rho: float, tokens: int
+        self, forward: Any, args: Args, kwargs: Kwargs, call: TransformerCall, *, rows: slice, rho: float
     ) -> tuple[Any, Any]:
         """Run the pass that was asked for, then the degraded one.
 
@@ -249,14 +250,12 @@ class Degraded:
         forward : callable
             The transformer's forward, and its arguments.
         args, kwargs
+        call : TransformerCall
+            The same call, by name.
         rows : slice
             Rows of the conditional branch.
-        batch : int
-            All rows.
         rho : float
             Retention, for the action ``"scale"``.
-        tokens : int
-            Image tokens.
 
         Returns
         -------
@@ -264,26 +263,17 @@ class Degraded:
             What `forward` returned for all rows, and for `rows` with the channels edited.
         """
         # Cut out the rows before the first pass: that one may change what is in the arguments.
-        cond_args, cond_kwargs = take(args, rows, batch), take(kwargs, rows, batch)
+        cond = call.only(rows)
         shared, edit = self.shared, self.edit
         try:
-            shared.keep(rows, batch)
+            shared.keep(rows, call.rows)
             output = forward(*args, **kwargs)
             shared.replay()
-            edit.active, edit.rho, edit.tokens = True, rho, tokens
-            return output, forward(*cond_args, **cond_kwargs)
+            edit.active, edit.rho, edit.tokens = True, rho, cond.tokens(self.stack)
+            return output, forward(**cond.arguments)
         finally:
             edit.active = False
             shared.clear()
-
-
-def take(value: Any, rows: slice, batch: int) -> Any:
-    """Cut `rows` out of every tensor in `value` whose first axis is the batch; anything else stays as it is."""
-    if isinstance(value, dict):
-        return {key: take(item, rows, batch) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(take(item, rows, batch) for item in value)
-    return value[rows] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == batch else value
 
 
 def copied(value: Any) -> Any:

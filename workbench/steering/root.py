@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
 import torch
 from diffusers.hooks.hooks import BaseState, ModelHook, StateManager
 
 from workbench.errors import UnsupportedModelError
+from workbench.models import guidance_of
+from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
 from workbench.steering.base import Spec
-from workbench.steering.caller import called_by
+from workbench.steering.caller import branched, called_by
 
 
 @dataclasses.dataclass
@@ -38,13 +39,15 @@ class TransformerHook(ModelHook):
         self.enabled = True
         self.pipe = pipe
         self.layout = layout
+        self.guidance = guidance_of(pipe, layout)
         # A hook with a state is told the name that a pipeline gives to its call (`cache_context`). This one has no state
         # but that name, and needs it where each branch is a call of its own.
-        self._is_stateful = not layout.guidance.batched
+        self._is_stateful = self.guidance is not None and self.guidance.named
         self.context = StateManager(BaseState)  # type: ignore[no-untyped-call, arg-type]
         # Not all modules: this is looked at in every call. Caches hook the blocks, or the transformer itself.
         self.watched = [pipe.transformer, *(block for _, block in layout.blocks(pipe.transformer).values())]
-        self.signature = inspect.signature(type(pipe.transformer).forward)
+        self.previous: torch.Tensor | None = None
+        self.place = 0
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         """Forget the name of the call; the pipeline asks for that when it is done."""
@@ -70,11 +73,21 @@ class TransformerHook(ModelHook):
                 "the rows of the batch are. Call the pipeline, or leave the `with` block first."
             )
 
-    def branch(self) -> str:
-        """Name of the branch that this call is, where each branch is a call of its own."""
-        guidance = self.layout.guidance
-        if not self.pipe.do_classifier_free_guidance:
+    def branches(self) -> tuple[str, ...]:
+        """Branches of a step, in the order of the batch's rows or of the calls."""
+        guidance = self.guidance
+        return guidance.rows if guidance is not None and branched(self.pipe, guidance) else ("cond",)
+
+    def branch(self, call: TransformerCall) -> str:
+        """Name of the branch that this call is, where each branch is a call of its own; to be asked once a call."""
+        guidance, branches = self.guidance, self.branches()
+        if guidance is None or len(branches) == 1:
             return "cond"
+        if not guidance.named:
+            same = self.previous is not None and torch.equal(self.previous, call.timestep)
+            self.place = (self.place + 1) % len(branches) if same else 0
+            self.previous = call.timestep.clone()
+            return branches[self.place]
         context = self.context._context  # its property raises where no context is open
         name = None if context is None else context.name
         if name not in guidance.rows:

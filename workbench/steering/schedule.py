@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+
 from workbench.errors import UnsupportedModelError
+from workbench.models import noise_levels
+from workbench.models.layout import Timestep
+
+#: How far a timestep may lie from the scheduler's own, by the dtype it is given in.
+_SLACK = {torch.bfloat16: 4.0, torch.float16: 0.5}
 
 
 class Place(NamedTuple):
@@ -19,38 +27,40 @@ class Place(NamedTuple):
         return self.sigma if unit == "sigma" else self.step / self.steps
 
 
-def place(scheduler: Any, timestep: Any) -> Place:
+def place(scheduler: Any, timestep: torch.Tensor, timing: Timestep) -> Place:
     """Find the step that `timestep` belongs to.
 
     Parameters
     ----------
     scheduler : diffusers scheduler
-        After ``set_timesteps``. Its ``timesteps`` (T,) and ``sigmas`` (T + 1,) run in parallel: the noise level of the
-        call with ``timesteps[i]`` is ``sigmas[i]``. For flow matching that is ``timestep / num_train_timesteps`` unless
-        the scheduler is told otherwise (``invert_sigmas``, given timesteps), which is why it is looked up here.
-    timestep : Tensor or float
+        After ``set_timesteps``. Its noise levels (`workbench.models.noise_levels`) are looked up by the timestep: for flow
+        matching they are ``timestep / num_train_timesteps`` unless the scheduler is told otherwise (``invert_sigmas``,
+        given timesteps).
+    timestep : Tensor
         What the pipeline gave the transformer: one value for all rows, (B,) or none; or one a token, (B, N), of which those
         of given frames are smaller than the step's (Wan2.2-TI2V), so the largest is the step's.
+    timing : Timestep
+        How that is made of the scheduler's.
 
     Raises
     ------
     UnsupportedModelError
         If the scheduler has no such table, or the value is not in it.
     """
-    sigmas = getattr(scheduler, "sigmas", None)
-    kind = type(scheduler).__name__
-    flow = "FlowMatch" in kind or getattr(scheduler.config, "use_flow_sigmas", False)
-    if sigmas is None or not flow:
+    table, sigmas = noise_levels(scheduler)
+    given = (float(timestep.double().max()) - timing.offset) / timing.scale
+    # Single precision, or the half precision of a model that is given its timestep in it.
+    near = np.flatnonzero(np.isclose(table, given, rtol=1e-6, atol=_SLACK.get(timestep.dtype, 1e-3)))
+    if len(near) != 1:
         raise UnsupportedModelError(
-            f"{kind} has no noise levels between 0 and 1 to read a step's from; use a flow-matching scheduler such as "
-            "FlowMatchEulerDiscreteScheduler, or one with `use_flow_sigmas=True`."
+            f"the transformer was called with timestep {float(timestep.max()):g}, that is {given:g} of the scheduler's, which "
+            f"{'is not one' if not len(near) else 'is more than one'} of {type(scheduler).__name__}'s timesteps ({table[0]:g} … "
+            f"{table[-1]:g}); the step can't be placed in the spec's window or schedule."
         )
-    value = float(timestep.max()) if hasattr(timestep, "max") else float(timestep)
-    table = scheduler.timesteps.tolist()
-    if value not in table:
-        raise UnsupportedModelError(
-            f"the transformer was called with timestep {value:g}, which is not one of {kind}'s timesteps "
-            f"({table[0]:g} … {table[-1]:g}); the step can't be placed in the spec's window or schedule."
-        )
-    step = table.index(value)
-    return Place(step=step, steps=len(table), sigma=float(sigmas[step]))
+    return Place(step=int(near[0]), steps=len(table), sigma=float(sigmas[near[0]]))
+
+
+def places(scheduler: Any) -> list[Place]:
+    """All steps of a scheduler after ``set_timesteps``."""
+    _, sigmas = noise_levels(scheduler)
+    return [Place(step=i, steps=len(sigmas), sigma=float(sigma)) for i, sigma in enumerate(sigmas)]

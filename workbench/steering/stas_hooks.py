@@ -11,7 +11,9 @@ import torch
 from diffusers.hooks.hooks import ModelHook
 
 from workbench.errors import UnsupportedModelError
-from workbench.models.layout import Layout
+from workbench.models.call import TransformerCall
+from workbench.models.layout import Layout, Stack
+from workbench.models.tokens import Tokens
 from workbench.roles import roles_of_grid
 from workbench.steering.root import Attached, TransformerHook
 from workbench.steering.schedule import place
@@ -101,7 +103,8 @@ class StasHook(TransformerHook):
         super().__init__(pipe, layout)
         self.attachment = attachment
         spec = attachment.spec
-        self.leaving = [LeavingHook(attachment, spec) for _ in spec.layers]
+        blocks = layout.blocks(pipe.transformer)
+        self.leaving = [LeavingHook(attachment, spec, blocks[layer][0]) for layer in spec.layers]
         self.plan: Plan | None = None
 
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -111,20 +114,22 @@ class StasHook(TransformerHook):
             return forward(*args, **kwargs)
         self.attachment.calls += 1
         self.refuse_cache()
-        arguments = self.signature.bind(module, *args, **kwargs).arguments
-        latents = arguments[self.layout.hidden_argument]
-        if self.attachment.samples != latents.shape[0]:  # other videos than those of the calls before
-            self.attachment.samples, self.attachment.reported = latents.shape[0], len(self.attachment.changes)
+        call = TransformerCall.bound(self.layout, module, args, kwargs)
+        batched = self.guidance is not None and self.guidance.batched
+        branches = self.branches() if batched else ("",)
+        if self.attachment.samples != call.rows // len(branches):  # other videos than those of the calls before
+            self.attachment.samples, self.attachment.reported = call.rows // len(branches), len(self.attachment.changes)
         if self.attachment.spec.idle:
             return forward(*args, **kwargs)
         self.refuse_others()
         # Before the window: a width that doesn't fit is to be told of at the first step, not at the first steered one.
-        plan = self._plan(self.layout.grid(module, tuple(latents.shape)))
-        if not self._is_due(arguments["timestep"]):
+        plan = self._plan(call.grid)
+        due = self._due(call, branches if batched else (self.branch(call),))
+        if not due:
             return forward(*args, **kwargs)
         try:
             for hook in self.leaving:
-                hook.plan, hook.visits = plan, 0
+                hook.plan, hook.visits, hook.tokens, hook.due = plan, 0, call.tokens(hook.stack), due
             output = forward(*args, **kwargs)
         finally:
             for hook in self.leaving:
@@ -138,14 +143,16 @@ class StasHook(TransformerHook):
             self.plan = Plan(self.attachment.spec, grid)
         return self.plan
 
-    def _is_due(self, timestep: Any) -> bool:
+    def _due(self, call: TransformerCall, branches: tuple[str, ...]) -> list[slice]:
+        """Rows of the batch that are steered in this call, one slice a branch; none if it is not due."""
         spec = self.attachment.spec
-        if self.branch() not in spec.branches:
-            return False
+        size = call.rows // len(branches)
+        rows = [slice(i * size, (i + 1) * size) for i, branch in enumerate(branches) if branch in spec.branches]
         # Looking the step up costs a copy from the device to the host.
-        return spec.window.everywhere or spec.window.contains(
-            place(self.pipe.scheduler, timestep).in_unit(spec.window.unit)
-        )
+        if not rows or spec.window.everywhere:
+            return rows
+        here = place(self.pipe.scheduler, call.timestep, self.layout.timestep)
+        return rows if spec.window.contains(here.in_unit(spec.window.unit)) else []
 
     def _refuse_skipped(self) -> None:
         for layer, hook in zip(self.attachment.spec.layers, self.leaving, strict=True):
@@ -159,9 +166,12 @@ class StasHook(TransformerHook):
 class LeavingHook(ModelHook):
     """On a block: changes the state that leaves it, while `plan` is set."""
 
-    def __init__(self, attachment: StasAttachment, spec: StasSpec) -> None:
+    def __init__(self, attachment: StasAttachment, spec: StasSpec, stack: Stack) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.enabled = True
+        self.stack = stack
+        self.tokens: Tokens
+        self.due: list[slice] = []
         self.attachment = attachment
         self.spec = spec
         self.channels = torch.tensor(spec.channels)
@@ -174,25 +184,37 @@ class LeavingHook(ModelHook):
         if not self.enabled or plan is None:
             return output
         self.visits += 1
-        if not isinstance(output, torch.Tensor) or output.ndim != 3 or output.shape[1] != plan.tokens:
-            found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise UnsupportedModelError(
-                f"{type(module).__name__} returned {found}, not a state of {plan.tokens} tokens (grid {plan.grid}); which "
-                "token is which can't be told."
-            )
-        tokens_n, alpha_n = plan.on(output)
-        if self.channels.device != output.device:
-            self.channels = self.channels.to(output.device)
-        spec = self.spec
-        before, after = steered(output, tokens_n, alpha_n, self.channels, action=spec.action, reference=spec.reference)
+        index = self.stack.hidden_output
+        state = output if index is None else output[index]
+        image_BNC = self.tokens.read(state)
+        changed = self.tokens.write(state, self._steered(image_BNC, plan))
+        return changed if index is None else type(output)((*output[:index], changed, *output[index + 1 :]))
+
+    def _steered(self, image_BNC: torch.Tensor, plan: Plan) -> torch.Tensor:
+        tokens_n, alpha_n = plan.on(image_BNC)
+        if self.channels.device != image_BNC.device:
+            self.channels = self.channels.to(image_BNC.device)
+        spec, size = self.spec, self.attachment.samples
+        if len(image_BNC) == size * len(self.due):  # every row: the one copy that is made of the state holds the change
+            part = image_BNC
+        else:
+            part = torch.cat([image_BNC[rows] for rows in self.due])
+        before, after = steered(part, tokens_n, alpha_n, self.channels, action=spec.action, reference=spec.reference)
         self._note(before, after)
-        return replaced(output, tokens_n, self.channels, after)
+        new = replaced(part, tokens_n, self.channels, after)
+        if part is image_BNC:
+            return new
+        whole = image_BNC.clone()
+        for i, rows in enumerate(self.due):
+            whole[rows] = new[i * size : (i + 1) * size]
+        return whole
 
     def _note(self, before_BnK: torch.Tensor, after_BnK: torch.Tensor) -> None:
         """Keep how large the change was; in float32 at least, because squares of massive values leave float16's range."""
         assert self.plan is not None
         wide = torch.promote_types(before_BnK.dtype, torch.float32)
-        norm_B = (after_BnK.to(wide) - before_BnK.to(wide)).detach().flatten(1).norm(dim=1)
+        norm_R = (after_BnK.to(wide) - before_BnK.to(wide)).detach().flatten(1).norm(dim=1)
+        norm_B = norm_R.unflatten(0, (len(self.due), -1)).mean(dim=0)  # over the branches of a batch
         self.attachment.changes.append(norm_B / math.sqrt(self.plan.tokens))
 
 

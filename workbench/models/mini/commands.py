@@ -40,6 +40,7 @@ def add_train(commands: Any, steps: int, batch: int) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, default=8e-4)
     train.add_argument("--decay-share", type=float, default=0.2)
     train.add_argument("--sigma-mean", type=float, default=0.5)
+    train.add_argument("--decaying-sigma-mean", type=float, default=0.0, help="the same while the rate decays")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks: a fifth faster on CPU")
     train.add_argument("--save-minutes", type=float, default=5)

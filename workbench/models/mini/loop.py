@@ -35,6 +35,7 @@ class LoopConfig:
     decay_share: float = 0.2
     drop: float = 0.1
     sigma_mean: float = 0.5
+    decaying_sigma_mean: float = 0.0
     ema: float = 0.999
     seed: int = 0
     layers: int = 8

@@ -69,7 +69,7 @@ class Trainer(Loop[Config]):
         shift = torch.where(torch.rand(c.batch, generator=g) < c.shift_share, shift, 0)
         clean = self.latents[shift, rows].float().to(self.device)
         ids = torch.where(torch.rand(c.batch, 1, generator=g) < c.drop, self.no_ids, self.ids[rows]).to(self.device)
-        sigma, counts = draw(g, c.batch, mean=0.0 if c.decaying(self.step) else c.sigma_mean)
+        sigma, counts = draw(g, c.batch, mean=c.decaying_sigma_mean if c.decaying(self.step) else c.sigma_mean)
         noise = torch.randn(clean.shape, generator=g).to(self.device)
         set_counts(self.attention, counts.to(self.device), clean.shape[-1] ** 2 // 4 + CLIP_TOKENS + 1)
         return flow_loss(self.model, clean, ids, sigma.to(self.device), noise), c.batch

@@ -18,6 +18,7 @@ from ..card_parts import (
     top_channels,
     versions,
 )
+from .dit import SHIFT
 from .vae import KL_WEIGHT
 
 
@@ -38,7 +39,7 @@ def _history(history: list[dict]) -> str:
         c = row["config"]
         text = (
             f"batches of {c['still_batch']} single frames up to step {c['still_steps']:,}, then of {c['batch']} clips; "
-            f"logit-normal mean {c['sigma_mean']:g} (0 while the rate decays), rate {c['lr']:g}, decaying up to step {c['steps']:,}"
+            f"logit-normal mean {c['sigma_mean']:g} ({c.get('decaying_sigma_mean', 0.0):g} while the rate decays), rate {c['lr']:g}, decaying up to step {c['steps']:,}"
         )
         if c.get("focus_from", row_limit) < row_limit:
             text += (
@@ -133,7 +134,7 @@ Use relative criteria, not fixed thresholds. One seed.
 | text_encoder | `UMT5EncoderModel`, one layer, trained with the transformer | {p["text_encoder"]:,} |
 
 The tokenizer knows whole words only ({d["words"]} of them); others become `<unk>`. Scheduler: `FlowMatchEulerDiscreteScheduler`,
-shift 1. Stored as float16 (transformer, vae) and float32 (text encoder); loads as float32.
+shift {SHIFT:g}. Stored as float16 (transformer, vae) and float32 (text encoder); loads as float32.
 
 ## Data and licence
 

@@ -132,7 +132,7 @@ class Trainer(Loop[Config]):
         lengths = torch.tensor(LENGTHS)[torch.randint(0, len(LENGTHS), (size,), generator=g)]
         # Stratified logit-normal noise levels: one draw in each of `size` equal slices of probability.
         u = (torch.arange(size) + torch.rand(size, generator=g)) / size
-        mean = 0.0 if c.decaying(self.step) else c.sigma_mean
+        mean = c.decaying_sigma_mean if c.decaying(self.step) else c.sigma_mean
         sigma = torch.sigmoid(mean + math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-0.9999, 0.9999)))
         noise = torch.randn(clean.shape, generator=g).to(self.device)
         parts = (x.to(self.device) for x in (clean, ids, lengths, sigma, noise))

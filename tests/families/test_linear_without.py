@@ -17,6 +17,8 @@ SETTINGS = (
     ("image_lumina", "zimage", {"cfg_normalization": True}),
     ("video_mochi", "easyanimate", {"guidance_rescale": 0.5}),
     ("video_ltx", "ltx", {"guidance_rescale": 0.5}),
+    ("video_cog", "cogvideox", {"use_dynamic_cfg": True}),
+    ("video_cog", "cogvideox-i2v", {"use_dynamic_cfg": True}),
 )
 
 

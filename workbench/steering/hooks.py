@@ -90,7 +90,8 @@ class RootHook(TransformerHook):
             if value := value_of(self.pipe, name):
                 raise UnsupportedModelError(
                     f"{type(self.pipe).__name__} is called with {name.removeprefix('_')} = {value}, with which the result of "
-                    "guidance is not linear in the conditional prediction; Detail Guidance needs it to be. Leave it at 0."
+                    "guidance is not linear in the conditional prediction, or not by the scale that was given; Detail Guidance needs it "
+                    "to be. Leave it out."
                 )
         gain = self.guidance.gain_at(value_of(self.pipe, self.guidance.scale))
         if not self.guidance.batched:

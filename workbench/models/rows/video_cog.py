@@ -17,12 +17,14 @@ _BATCHED = Guidance(batched=True, rows=("uncond", "cond"))
 _STACKS = (Stack("transformer_blocks", hidden_output=0),)
 
 _TEXT = tuple(f"text_{term}" for term in SIX)
+#: With use_dynamic_cfg the scale differs from step to step, and is not `guidance_scale`.
+_SAME_SCALE = replace(_BATCHED, linear_without=("use_dynamic_cfg",))
+
 #: LayerNormZero before attention and again before the feed-forward, each for video and text tokens.
 _TWO_NORMS = Modulation("per_block", "norm1.linear norm2.linear", (*SIX[:3], *_TEXT[:3], *SIX[3:], *_TEXT[3:]))
 
 # CogVideoX 1.5 makes a token of two latent frames (patch_size_t): where their number is odd, the pipeline puts one more in
-# front, and cuts it off afterwards, so half of token frame 0 is padding. With use_dynamic_cfg the scale differs from step to
-# step, and is not `guidance_scale`.
+# front, and cuts it off afterwards, so half of token frame 0 is padding.
 COGVIDEOX = Layout(
     family="cogvideox",
     title="CogVideoX 1.0 / 1.5",
@@ -32,10 +34,10 @@ COGVIDEOX = Layout(
     timestep=Timestep(embedding="time_embedding"),
     modulation=_TWO_NORMS,
     pipelines=(
-        Pipeline("CogVideoXPipeline", _BATCHED),
-        Pipeline("CogVideoXImageToVideoPipeline", _BATCHED, condition="image"),
-        Pipeline("CogVideoXVideoToVideoPipeline", _BATCHED, condition="video"),
-        Pipeline("CogVideoXFunControlPipeline", _BATCHED, condition="control video"),
+        Pipeline("CogVideoXPipeline", _SAME_SCALE),
+        Pipeline("CogVideoXImageToVideoPipeline", _SAME_SCALE, condition="image"),
+        Pipeline("CogVideoXVideoToVideoPipeline", _SAME_SCALE, condition="video"),
+        Pipeline("CogVideoXFunControlPipeline", _SAME_SCALE, condition="control video"),
     ),
     causal_time=4,
 )
@@ -48,7 +50,7 @@ CONSISID = Layout(
     latents=Latents("BFCHW", noisy="out_channels"),
     timestep=Timestep(embedding="time_embedding"),
     modulation=_TWO_NORMS,
-    pipelines=(Pipeline("ConsisIDPipeline", _BATCHED, condition="image and face"),),
+    pipelines=(Pipeline("ConsisIDPipeline", _SAME_SCALE, condition="image and face"),),
     # After every cross_attn_interval-th block the face is attended to, outside the block.
     handed_on=False,
     causal_time=4,

@@ -245,11 +245,17 @@ def families() -> None:
     from workbench.models.table import lines
 
     rows = [
-        [line.family, line.transformer, line.modulation, line.guidance, line.detail_guidance, line.stas]
+        [line.family, line.title, line.modulation.partition(":")[0], _short(line.detail_guidance), _short(line.stas)]
         for line in lines()
     ]
-    table("Families", ["family", "transformer", "modulation", "branches", "Detail Guidance", "STAS"], rows)
+    table("Families", ["family", "name", "modulation", "Detail Guidance", "STAS"], rows)
+    _console.print("Classes, pipelines and reasons, also of what is refused: docs/models.md.")
     _console.print(f"Embedded models: {', '.join(EMBEDDED)}. Check one of your own with `workbench models MODEL`.")
+
+
+def _short(said: str) -> str:
+    """Yes, no, or some of the pipelines."""
+    return said if said == "yes" else "no" if said.startswith("no:") else "some"
 
 
 def checked(model: str, device: str | None) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ClassifierFreeGuidance, FirstBlockCacheConfig, StableDiffusion3ModularPipeline
+from diffusers import ClassifierFreeGuidance, StableDiffusion3ModularPipeline
+from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
 from diffusers.modular_pipelines.stable_diffusion_3.modular_blocks_stable_diffusion_3 import (
     StableDiffusion3T2ICoreDenoiseStep,
 )
 
 import workbench
-from tests.families import joint_qwen, video_hunyuan_15
+from tests.families import joint_other, joint_qwen, video_hunyuan_15, video_other_motif
 from tests.families.test_steered import WEIGHT, degraded, dg_spec, guidance_of_first_step, middle, ran
 from tests.steering.helpers import assert_untouched, make_spec, plain_detail_guidance, state_of
 from tests.steering.stas_helpers import stas_spec
@@ -177,7 +178,9 @@ def test_a_strangers_config_is_checked(spec, tmp_path) -> None:
         with pytest.raises(SpecError, match=match):
             DetailGuidance.from_pretrained(tmp_path)
 
-    refused(r"unknown keys: guidance_rescale, start\. Valid keys: enabled, guidance_scale", guidance_rescale=0.5, start=0.1)
+    refused(
+        r"unknown keys: guidance_rescale, start\. Valid keys: enabled, guidance_scale", guidance_rescale=0.5, start=0.1
+    )
     refused("of class 'PerturbedAttentionGuidance'", _class_name="PerturbedAttentionGuidance")
     refused("guidance_scale of the guider is '4'", guidance_scale="4")
     refused("guidance_scale of the guider is nan", guidance_scale=float("nan"))
@@ -231,7 +234,13 @@ def test_what_it_needs_is_asked_for(spec) -> None:
         DetailGuidance.from_spec(windowed).set_state(0, STEPS, torch.tensor(1000.0))
 
 
-HUNYUAN = {family.name: family for family in video_hunyuan_15.FAMILIES}
+WITH_GUIDER = [
+    family
+    for module in (video_hunyuan_15, video_other_motif, joint_other)
+    for family in module.FAMILIES
+    if family.guided is not None and hasattr(family.build(), "guider")
+]
+HUNYUAN = WITH_GUIDER[0]
 
 
 def with_guider(pipe: Any, guider: Any) -> Any:
@@ -239,10 +248,9 @@ def with_guider(pipe: Any, guider: Any) -> Any:
     return contextlib.nullcontext()
 
 
-@pytest.mark.parametrize("name", ["hunyuanvideo15", "hunyuanvideo15-i2v"])
-def test_stock_pipeline_with_a_guider_computes_the_formula(name) -> None:
+@pytest.mark.parametrize("family", WITH_GUIDER, ids=lambda family: family.name)
+def test_stock_pipeline_with_a_guider_computes_the_formula(family) -> None:
     """c, u and d are from runs in which the pipeline makes that pass alone; d with PyTorch's own hook."""
-    family, scale = HUNYUAN[name], video_hunyuan_15.SCALE
 
     def first(how: Any) -> torch.Tensor:
         return guidance_of_first_step(family, True, how)[0]
@@ -250,7 +258,7 @@ def test_stock_pipeline_with_a_guider_computes_the_formula(name) -> None:
     def guided(weight: float) -> torch.Tensor:
         def how(pipe: Any, layout: Any) -> Any:
             spec = dg_spec(pipe, layout, weight=weight)
-            return with_guider(pipe, DetailGuidance.from_spec(spec, guidance_scale=scale))
+            return with_guider(pipe, DetailGuidance.from_spec(spec, guidance_scale=SCALE))
 
         return first(how)
 
@@ -261,15 +269,15 @@ def test_stock_pipeline_with_a_guider_computes_the_formula(name) -> None:
         cond(pipe, layout)
         return degraded(pipe, layout, middle(layout, pipe))
 
-    plain, c, d = first(lambda pipe, layout: contextlib.nullcontext()), first(cond), first(lower)
+    plain = first(lambda pipe, layout: with_guider(pipe, ClassifierFreeGuidance(guidance_scale=SCALE)))
+    c, d = first(cond), first(lower)
     assert relative(guided(WEIGHT), plain + WEIGHT * (c - d)) < TOLERANCE
     assert relative(guided(WEIGHT), plain) > 100 * TOLERANCE
     assert torch.equal(guided(0.0), plain)
 
 
 def test_stock_pipeline_over_several_steps() -> None:
-    family = HUNYUAN["hunyuanvideo15"]
-    pipe = family.build()
+    family, pipe = HUNYUAN, HUNYUAN.build()
     plain_guider, plain = pipe.guider, ran(family, pipe, True)
     before = state_of(pipe)  # a run leaves an empty registry behind
     spec = dg_spec(pipe, layout_for(pipe), window={"unit": "sigma", "low": 0.9, "high": 1.0})
@@ -282,17 +290,14 @@ def test_stock_pipeline_over_several_steps() -> None:
     assert (ran(family, pipe, True) == plain).all()
 
 
-def test_a_cache_is_refused() -> None:
-    family = HUNYUAN["hunyuanvideo15"]
-    pipe = family.build()
-    spec = dg_spec(pipe, layout_for(pipe))
-    pipe.guider = DetailGuidance.from_spec(spec)
-    ran(family, pipe, True)
-    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    with pytest.raises(UnsupportedModelError, match="cache"):
-        ran(family, pipe, True)
-
-    pipe.transformer.disable_cache()
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_cache_is_refused(pipe, spec, meanwhile) -> None:
+    guider = DetailGuidance.from_spec(spec)
+    if meanwhile:
+        modular(pipe, guider)
+    apply_first_block_cache(pipe.transformer, FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(UnsupportedModelError, match="a cache"):
+        modular(pipe, guider)
 
 
 def test_families_that_normalise_the_result_are_refused() -> None:

@@ -24,6 +24,7 @@ from workbench.models import layout_for
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout, Timestep
 from workbench.steering.attach import Hook, hooked
+from workbench.steering.caller import scheduler_of
 from workbench.steering.check import check_guidable, check_model
 from workbench.steering.partial import Degraded
 from workbench.steering.root import CacheWatch
@@ -98,11 +99,8 @@ class DetailGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
     ) -> None:
         # Not the parent's: that would add its rescaling, which is not linear, to the config.
         BaseGuidance.__init__(self, enabled=enabled)
-        for name, value in (
-            ("use_original_formulation", use_original_formulation),
-            ("strict", strict),
-            ("enabled", enabled),
-        ):
+        switches = {"use_original_formulation": use_original_formulation, "strict": strict, "enabled": enabled}
+        for name, value in switches.items():
             if not isinstance(value, bool):
                 raise SpecError(f"{name} of the guider is {value!r}; valid: true, false.")
         if type(guidance_scale) not in (int, float) or not math.isfinite(guidance_scale):
@@ -165,8 +163,7 @@ class DetailGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
             if spec.constant:
                 self._weight, rho = spec.weight_at(0.0), spec.retention_at(0.0)
             else:
-                caller = sys._getframe(1).f_locals
-                here = place(_scheduler(caller), torch.as_tensor(timestep), Timestep())
+                here = place(scheduler_of(sys._getframe(1)), torch.as_tensor(timestep), Timestep())
                 inside = spec.window.contains(here.in_unit(spec.window.unit))
                 self._weight, rho = spec.weight_at(here.sigma) if inside else 0.0, spec.retention_at(here.sigma)
             if rho == 1:
@@ -249,18 +246,6 @@ class DetailGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
 
     # `num_conditions` stays the parent's: by it pipelines decide whether they need a negative prompt, which the degraded
     # pass does not.
-
-
-def _scheduler(caller: dict[str, Any]) -> Any:
-    """The scheduler of the pipeline whose code set the state; a guider is told the timestep, but not the noise level."""
-    for name in ("components", "self"):
-        scheduler = getattr(caller.get(name), "scheduler", None)
-        if scheduler is not None:
-            return scheduler
-    raise UnsupportedModelError(
-        "the guider was not called by a pipeline with a scheduler, so the step can't be placed in the spec's window or "
-        "schedule. Use a constant weight at all steps: `spec.replace(window=..., weight=...)`."
-    )
 
 
 __all__ = ["DetailGuidance"]

@@ -6,20 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ClassifierFreeGuidance, StableDiffusion3ModularPipeline
+from diffusers import ClassifierFreeGuidance, StableDiffusion3ModularPipeline, WanModularPipeline
 from diffusers.hooks import FirstBlockCacheConfig, apply_first_block_cache
 from diffusers.modular_pipelines.stable_diffusion_3.modular_blocks_stable_diffusion_3 import (
     StableDiffusion3T2ICoreDenoiseStep,
 )
+from diffusers.modular_pipelines.wan.modular_blocks_wan import WanCoreDenoiseStep
 
 import workbench
 from tests.families import joint_other, joint_qwen, video_hunyuan_15, video_other_motif
 from tests.families.test_steered import WEIGHT, degraded, dg_spec, guidance_of_first_step, middle, ran
+from tests.steering import test_two_calls
 from tests.steering.helpers import assert_untouched, make_spec, plain_detail_guidance, state_of
 from tests.steering.stas_helpers import stas_spec
-from tests.tiny_wan import tiny_wan
-from workbench.errors import SpecError, UnsupportedModelError
-from workbench.models import layout_for
+from tests.tiny_wan import SIZE, encode_wan, tiny_wan
+from workbench.errors import SpecError, UnsupportedModelError, WorkbenchError
+from workbench.models import layout_for, refuse_altered
 from workbench.steering.detail_guidance import combine
 from workbench.steering.guider import DetailGuidance
 
@@ -79,6 +81,27 @@ def test_modular_equals_root_hook(pipe, scale, changes) -> None:
     steered = modular(pipe, DetailGuidance.from_spec(spec, guidance_scale=scale))
     assert relative(steered, expected) < TOLERANCE
     assert relative(plain, expected) > 100 * TOLERANCE, "the guidance must do something, or this shows nothing"
+
+
+@pytest.mark.parametrize("scale", [SCALE, 1.0], ids=["cfg+dg", "dg"])
+def test_modular_video_equals_root_hook(scale) -> None:
+    """Wan, whose modular pipeline hands the guider its inputs in another way."""
+    pipe = tiny_wan()
+    spec = test_two_calls.make_spec(pipe, weight={"knots": [[0.3, 5.0], [1.0, 20.0]]})
+
+    def denoised(guider: Any) -> torch.Tensor:
+        other = WanModularPipeline(blocks=WanCoreDenoiseStep())
+        other.update_components(transformer=pipe.transformer, scheduler=pipe.scheduler, guider=guider)
+        other.set_progress_bar_config(disable=True)
+        given = encode_wan(PROMPTS)
+        return other(**given, **SIZE, num_inference_steps=STEPS, latents=test_two_calls.noise(), output="latents")
+
+    with workbench.apply(spec, pipe):
+        expected = test_two_calls.generate(pipe, scale=scale)
+    plain = denoised(ClassifierFreeGuidance(guidance_scale=scale))
+    steered = denoised(DetailGuidance.from_spec(spec, guidance_scale=scale))
+    assert relative(steered, expected) < TOLERANCE
+    assert relative(plain, expected) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("scale", [SCALE, 1.0], ids=["cfg+dg", "dg"])
@@ -284,8 +307,11 @@ def test_stock_pipeline_over_several_steps() -> None:
     pipe.guider = DetailGuidance.from_spec(spec, guidance_scale=video_hunyuan_15.SCALE)
     steered = ran(family, pipe, True)
     assert abs(steered - plain).max() > 1e-3 * abs(plain).max()
+    with pytest.raises(WorkbenchError, match="another"):
+        refuse_altered(pipe, "recordings")
     pipe.guider.detach()
     pipe.guider = plain_guider
+    refuse_altered(pipe, "recordings")
     assert_untouched(pipe, before)
     assert (ran(family, pipe, True) == plain).all()
 

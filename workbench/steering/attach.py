@@ -142,4 +142,4 @@ def _restore(module: torch.nn.Module, before: dict[str, Any]) -> None:
             module.__dict__[name] = value
 
 
-__all__ = ["Attachment", "Hook", "StasAttachment", "apply", "hooked"]
+__all__ = ["Attachment", "StasAttachment", "apply", "hooked"]

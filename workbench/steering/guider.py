@@ -23,7 +23,7 @@ from workbench.errors import SpecError, UnsupportedModelError
 from workbench.models import layout_for
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout, Timestep
-from workbench.steering.attach import Hook, hooked
+from workbench.steering.attach import hooked
 from workbench.steering.caller import scheduler_of
 from workbench.steering.check import check_guidable, check_model
 from workbench.steering.partial import Degraded
@@ -217,8 +217,7 @@ class DetailGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
         check_model(self.spec, SimpleNamespace(transformer=denoiser), layout, strict=self.strict)
         degraded = Degraded(denoiser, layout, self.spec.layer, self.spec.channels, self.spec.action)
         hook = GuiderHook(denoiser, layout, degraded)
-        hooks: list[tuple[torch.nn.Module, Hook]] = [*degraded.hooks, (denoiser, hook)]
-        for module, item in hooks:
+        for module, item in (*degraded.hooks, (denoiser, hook)):
             self._installed.enter_context(hooked(module, item))
         self._hook = hook
         return hook
@@ -244,8 +243,7 @@ class DetailGuidance(ClassifierFreeGuidance):  # type: ignore[misc]
         """Whether the pass that was prepared last has the prompt."""
         return self._passes[self._count_prepared - 1] != UNCOND
 
-    # `num_conditions` stays the parent's: by it pipelines decide whether they need a negative prompt, which the degraded
-    # pass does not.
+    # `num_conditions` stays the parent's: pipelines ask it whether a negative prompt is needed; the degraded pass needs none.
 
 
 __all__ = ["DetailGuidance"]

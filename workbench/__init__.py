@@ -31,6 +31,7 @@ _VERBS = {
     "load_spec": "workbench.steering.spec",
     "save_spec": "workbench.steering.spec",
     "apply": "workbench.steering.attach",
+    "DetailGuidance": "workbench.steering.guider",
     "sample": "workbench.sampling.sampler",
     "load_pipeline": "workbench.models",
     "Select": "workbench.select",

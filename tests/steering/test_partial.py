@@ -18,7 +18,7 @@ from tests.tiny_wan import tiny_wan
 from workbench.models import layout_for
 from workbench.models.call import TransformerCall
 from workbench.models.layout import Layout
-from workbench.steering.attach import _hooked
+from workbench.steering.attach import hooked
 from workbench.steering.partial import Degraded
 
 CHANNELS = (1, 5)
@@ -120,7 +120,7 @@ def flux(rows: int) -> Any:
 def attached(degraded: Degraded) -> Any:
     with contextlib.ExitStack() as undo:
         for module, hook in degraded.hooks:
-            undo.enter_context(_hooked(module, hook))
+            undo.enter_context(hooked(module, hook))
         yield
 
 

@@ -22,7 +22,7 @@ def refuse_altered(pipe: Any, results: str, error: type[WorkbenchError] = Workbe
     if is_steered(pipe):
         raise error(
             f"A steering spec or a disruption is being applied to this pipeline, which nothing here knows of: the {results} "
-            "would pass for the plain model's. Leave the `with` block first."
+            "would pass for the plain model's. Leave the `with` block first, or `detach()` the guider and give the pipeline another."
         )
     registries = [module.__dict__.get("_diffusers_hook") for module in pipe.transformer.modules()]
     hooks = [hook for registry in registries if registry is not None for hook in registry.hooks.values()]

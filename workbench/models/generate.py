@@ -29,8 +29,9 @@ def is_steered(pipe: Any) -> bool:
     registry = getattr(pipe.transformer, "_diffusers_hook", None)
     if registry is not None and STEERING_HOOK in registry.hooks:
         return True
-    hooks = pipe.transformer._forward_pre_hooks.values()
-    return any(getattr(hook, "__module__", "").startswith("workbench.steering") for hook in hooks)
+    # A guider puts its hooks on only when the pipeline runs.
+    others = [type(getattr(pipe, "guider", None)), *pipe.transformer._forward_pre_hooks.values()]
+    return any(getattr(other, "__module__", "").startswith("workbench.steering") for other in others)
 
 
 def call_defaults(pipe: Any) -> dict[str, Any]:

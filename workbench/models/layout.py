@@ -154,6 +154,8 @@ class Guidance:
         True if every call of its own is made in ``cache_context(branch)``.
     why : str
         Why it is not linear; empty if it is.
+    guider : bool
+        True if a component of the pipeline, its guider, combines the branches, so that another guider may do so otherwise.
     """
 
     batched: bool
@@ -165,6 +167,7 @@ class Guidance:
     flag: str = "do_classifier_free_guidance"
     named: bool = False
     why: str = ""
+    guider: bool = False
 
     def calls(self, branches: tuple[str, ...]) -> int:
         """How many calls of the transformer a step of the pipeline takes."""

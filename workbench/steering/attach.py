@@ -23,11 +23,12 @@ from workbench.steering.check import check
 from workbench.steering.hooks import Attachment, RootHook
 from workbench.steering.partial import Degraded
 from workbench.steering.partial import Hook as InnerHook
+from workbench.steering.root import CacheWatch
 from workbench.steering.spec import DetailGuidanceSpec, StasSpec
 from workbench.steering.stas_hooks import LeavingHook, StasAttachment, StasHook
 
 _ABSENT = object()
-Hook = InnerHook | RootHook | LeavingHook | StasHook
+Hook = InnerHook | CacheWatch | LeavingHook
 
 
 @overload
@@ -86,12 +87,12 @@ def apply(spec: DetailGuidanceSpec | StasSpec, pipe: Any, *, strict: bool = True
         hooks.append((transformer, RootHook(attachment, pipe, layout, degraded)))
     with contextlib.ExitStack() as undo:
         for module, hook in hooks:
-            undo.enter_context(_hooked(module, hook))
+            undo.enter_context(hooked(module, hook))
         yield attachment
 
 
 @contextlib.contextmanager
-def _hooked(module: torch.nn.Module, hook: Hook) -> Iterator[None]:
+def hooked(module: torch.nn.Module, hook: Hook) -> Iterator[None]:
     """Register `hook` on `module`; afterwards take it off and put the module's attributes back as they were."""
     before = {name: module.__dict__.get(name, _ABSENT) for name in ("forward", "_diffusers_hook")}
     registry = HookRegistry.check_if_exists_or_initialize(module)
@@ -141,4 +142,4 @@ def _restore(module: torch.nn.Module, before: dict[str, Any]) -> None:
             module.__dict__[name] = value
 
 
-__all__ = ["Attachment", "StasAttachment", "apply"]
+__all__ = ["Attachment", "StasAttachment", "apply", "hooked"]

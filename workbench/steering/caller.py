@@ -52,6 +52,26 @@ def value_of(pipe: Any, name: str) -> Any:
     return frame.f_locals[name]
 
 
+def scheduler_of(frame: FrameType) -> Any:
+    """The scheduler of the pipeline whose code this frame runs: a stock one's method, or a block of a modular one.
+
+    A guider is told the timestep, but neither the noise level nor the scheduler.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is no code of a pipeline with a scheduler.
+    """
+    for name in ("components", "self"):
+        scheduler = getattr(frame.f_locals.get(name), "scheduler", None)
+        if scheduler is not None:
+            return scheduler
+    raise UnsupportedModelError(
+        "the guider was not called by a pipeline with a scheduler, so the step can't be placed in the spec's window or "
+        "schedule. Use a spec with a constant weight at all steps: `spec.replace(window=..., weight=...)`."
+    )
+
+
 def branched(pipe: Any, guidance: Guidance | None) -> bool:
     """Tell whether the call under way runs several branches."""
     if guidance is None:

@@ -23,13 +23,32 @@ def check(spec: Spec, pipe: Any, *, strict: bool) -> Layout:
     # STAS looks for the step only, which is the same for all tokens of a row that have not a timestep of 0.
     layout = layout_for(pipe, token_timesteps=stas)
     (_check_video if stas else _check_pipeline)(pipe, layout)
-    _check_model(spec, pipe, layout, strict=strict)
-    _check_layers(spec.layers if isinstance(spec, StasSpec) else (spec.layer,), pipe.transformer, layout)
-    _check_channels(spec.channels, layout.width_of(pipe.transformer))
-    _check_hooks(pipe.transformer)
+    check_model(spec, pipe, layout, strict=strict)
     if stas and is_steered(pipe):
         raise SpecError("this pipeline is being disrupted already; leave that `with` block before applying a spec.")
     return layout
+
+
+def check_model(spec: DetailGuidanceSpec | StasSpec, pipe: Any, layout: Layout, *, strict: bool) -> None:
+    """Raise if `spec` does not fit the transformer of `pipe`, whatever else that is."""
+    _check_identity(spec, pipe, layout, strict=strict)
+    _check_layers(spec.layers if isinstance(spec, StasSpec) else (spec.layer,), pipe.transformer, layout)
+    _check_channels(spec.channels, layout.width_of(pipe.transformer))
+    _check_hooks(pipe.transformer)
+
+
+def check_guidable(layout: Layout) -> None:
+    """Raise if the result of guidance is changed besides, in all that is known of the family, so that no guider can say it.
+
+    A guider is given a transformer, not the pipeline; families that normalise the result do so in their modular pipelines too.
+    """
+    found = [entry.guidance for entry in layout.pipelines]
+    if not any(guidance is None or guidance.linear or guidance.guider for guidance in found):
+        raise UnsupportedModelError(
+            f"a pipeline of the family {layout.family} does more with the predictions than its guider says "
+            f"({'; '.join(dict.fromkeys(guidance.why for guidance in found if guidance))}), so the result would not be "
+            "Detail Guidance."
+        )
 
 
 def _check_pipeline(pipe: Any, layout: Layout) -> None:
@@ -55,7 +74,7 @@ def _check_video(pipe: Any, layout: Layout) -> None:
         )
 
 
-def _check_model(spec: Spec, pipe: Any, layout: Layout, *, strict: bool) -> None:
+def _check_identity(spec: Spec, pipe: Any, layout: Layout, *, strict: bool) -> None:
     found: dict[str, Any] = {"family": layout.family, **fingerprint(pipe)}
     wanted = spec.model.model_dump()
     both = f"\n  spec:     {_line(wanted)}\n  pipeline: {_line(found)}\n"
@@ -74,7 +93,7 @@ def _check_model(spec: Spec, pipe: Any, layout: Layout, *, strict: bool) -> None
     warnings.warn(
         f"applying a spec that was derived from other weights (strict=False):{both}Whether the same channels are "
         "massive here is not known.",
-        stacklevel=6,
+        stacklevel=7,
     )
 
 
@@ -102,7 +121,9 @@ def _check_hooks(transformer: Any) -> None:
         registry = module.__dict__.get("_diffusers_hook")
         hooks = dict(registry.hooks) if registry is not None else {}
         if HOOK in hooks:
-            raise SpecError("a spec is applied to this model already; leave that `with` block before applying another.")
+            raise SpecError(
+                "a spec is applied to this model already; leave that `with` block, or `detach()` the guider that does so, before applying another."
+            )
         stateful = [name for name, item in hooks.items() if item._is_stateful]
         if stateful or getattr(module, "is_cache_enabled", False):
             raise UnsupportedModelError(

@@ -264,13 +264,27 @@ class Degraded:
         """
         # Cut out the rows before the first pass: that one may change what is in the arguments.
         cond = call.only(rows)
+        output = self.first(forward, args, kwargs, rows=rows, batch=call.rows)
+        return output, self.second(forward, (), cond.arguments, cond, rho=rho)
+
+    def first(self, forward: Any, args: Args, kwargs: Kwargs, *, rows: slice, batch: int) -> Any:
+        """Run the pass that holds the conditional branch in `rows`, and keep what `second` needs of it."""
+        self.shared.keep(rows, batch)
+        try:
+            return forward(*args, **kwargs)
+        except BaseException:
+            self.shared.clear()
+            raise
+        finally:
+            self.shared.rows = None
+
+    def second(self, forward: Any, args: Args, kwargs: Any, call: TransformerCall, *, rho: float) -> Any:
+        """Run the degraded pass, after `first`; `call` is the same call as the arguments."""
         shared, edit = self.shared, self.edit
         try:
-            shared.keep(rows, call.rows)
-            output = forward(*args, **kwargs)
+            edit.active, edit.rho, edit.tokens = True, rho, call.tokens(self.stack)
             shared.replay()
-            edit.active, edit.rho, edit.tokens = True, rho, cond.tokens(self.stack)
-            return output, forward(**cond.arguments)
+            return forward(*args, **kwargs)
         finally:
             edit.active = False
             shared.clear()

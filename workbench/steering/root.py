@@ -31,28 +31,14 @@ class Attached:
     calls: int = 0
 
 
-class TransformerHook(ModelHook):
-    """Around the transformer: what each method's own hook can ask about a call."""
+class CacheWatch(ModelHook):
+    """Around the transformer: refuses caches."""
 
-    def __init__(self, pipe: Any, layout: Layout) -> None:
+    def __init__(self, transformer: torch.nn.Module, layout: Layout) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.enabled = True
-        self.pipe = pipe
-        self.layout = layout
-        self.guidance = guidance_of(pipe, layout)
-        # A hook with a state is told the name that a pipeline gives to its call (`cache_context`). This one has no state
-        # but that name, and needs it where each branch is a call of its own.
-        self._is_stateful = self.guidance is not None and self.guidance.named
-        self.context = StateManager(BaseState)  # type: ignore[no-untyped-call, arg-type]
         # Not all modules: this is looked at in every call. Caches hook the blocks, or the transformer itself.
-        self.watched = [pipe.transformer, *(block for _, block in layout.blocks(pipe.transformer).values())]
-        self.previous: torch.Tensor | None = None
-        self.place = 0
-
-    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Forget the name of the call; the pipeline asks for that when it is done."""
-        self.context.reset()  # type: ignore[no-untyped-call]
-        return module
+        self.watched = [transformer, *(block for _, block in layout.blocks(transformer).values())]
 
     def refuse_cache(self) -> None:
         """Caches were looked for when the spec was attached; here, for one that was enabled since."""
@@ -62,8 +48,30 @@ class TransformerHook(ModelHook):
         if stateful or getattr(self.watched[0], "is_cache_enabled", False):
             raise UnsupportedModelError(
                 f"a cache ({', '.join(stateful) or 'enable_cache'}) was enabled while a spec is applied; it skips what the "
-                "spec changes, and takes an extra pass for another step. Leave the `with` block first, or disable the cache."
+                "spec changes, and takes an extra pass for another step. Leave the `with` block (or give the pipeline "
+                "another guider) first, or disable the cache."
             )
+
+
+class TransformerHook(CacheWatch):
+    """Around the transformer: what each method's own hook can ask about a call."""
+
+    def __init__(self, pipe: Any, layout: Layout) -> None:
+        super().__init__(pipe.transformer, layout)
+        self.pipe = pipe
+        self.layout = layout
+        self.guidance = guidance_of(pipe, layout)
+        # A hook with a state is told the name that a pipeline gives to its call (`cache_context`). This one has no state
+        # but that name, and needs it where each branch is a call of its own.
+        self._is_stateful = self.guidance is not None and self.guidance.named
+        self.context = StateManager(BaseState)  # type: ignore[no-untyped-call, arg-type]
+        self.previous: torch.Tensor | None = None
+        self.place = 0
+
+    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Forget the name of the call; the pipeline asks for that when it is done."""
+        self.context.reset()  # type: ignore[no-untyped-call]
+        return module
 
     def refuse_others(self) -> None:
         """What rows and guidance scale mean is the pipeline's word, which it keeps after its call; no one else may use it."""

@@ -149,7 +149,8 @@ HUNYUAN_IMAGE = Layout(
                 scale="",
                 named=True,
                 why="the pipeline's guider combines the predictions; the one it comes with projects them "
-                "(AdaptiveProjectedMixGuidance)",
+                "(AdaptiveProjectedMixGuidance); give the pipeline the guider `DetailGuidance.from_spec(spec)`",
+                guider=True,
             ),
             scale="distilled_guidance_scale",
         ),

@@ -32,7 +32,8 @@ GUIDER = Guidance(
     linear=False,
     scale="",
     flag="guider._enabled",
-    why="its guider combines them, as that guider says; give the pipeline a guider that adds Detail Guidance",
+    why="its guider combines them, as that guider says; give the pipeline the guider `DetailGuidance.from_spec(spec)`",
+    guider=True,
 )
 
 #: Shift, scale and gate of self-attention, of cross-attention and of the feed-forward.

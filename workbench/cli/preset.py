@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from rich.markup import escape
 
 from workbench.cli.show import size, table, text
+from workbench.errors import UnsupportedModelError
+from workbench.models import layout_for
 from workbench.models.preset import STANDINGS, Preset, weights_of
 from workbench.record.expected import expected_shape, image_of
 from workbench.record.plan import make_plan
+from workbench.record.probe import Shape
 from workbench.record.settings import make_settings
 from workbench.select import Select
 
@@ -29,14 +34,18 @@ def preset(row: Preset) -> None:
         [[fact.about, fact.says, f"{fact.standing}: {STANDINGS[fact.standing]}", fact.source] for fact in row.facts],
     )
     table("Weights", ["part", *_DTYPES], _weights(row))
-    table(f"A recording, for one sample (one image or video) at {_pixels(row)}", ["tier", "steps", *_DTYPES], _recordings(row))
+    table(
+        f"A recording, for one sample (one image or video) at {_pixels(row)}",
+        ["tier", "steps", *_DTYPES],
+        _recordings(row, shape),
+    )
     text(
-        f"In memory a run needs the weights and what its calls compute with on top, in host memory one step of the tier as well. "
-        f"Nothing was loaded: for the model itself `workbench record {row.name} --prompts … --plan`."
+        "A run needs the weights in memory, and what its calls compute with on top. Nothing was loaded here; the model itself is "
+        f"asked by `workbench record {row.name} --prompts … --plan`."
     )
 
 
-def _model(row: Preset, shape: Any) -> list[list[str]]:
+def _model(row: Preset, shape: Shape) -> list[list[str]]:
     guidance = row.entry.guidance
     lines = [
         ["hub", row.hub],
@@ -53,7 +62,21 @@ def _model(row: Preset, shape: Any) -> list[list[str]]:
         lines.append(["transformers", str(row.experts)])
     if row.remark:
         lines.append(["remark", row.remark])
+    if limit := _limit(row):
+        lines.append(["limit", limit])
     return [[escape(cell) for cell in line] for line in lines]
+
+
+def _limit(row: Preset) -> str:
+    """What the workbench will refuse of it; empty if nothing."""
+    parts: dict[str, Any] = {"transformer": row.transformer(), "config": SimpleNamespace(**row.settings or {})}
+    if row.experts > 1:
+        parts["transformer_2"] = parts["transformer"]
+    try:
+        layout_for(type(row.pipeline, (), parts)())
+    except UnsupportedModelError as error:
+        return str(error)
+    return ""
 
 
 def _weights(row: Preset) -> list[list[str]]:
@@ -64,18 +87,12 @@ def _weights(row: Preset) -> list[list[str]]:
     return [[name, *(size(numbers * each) for each in _DTYPES.values())] for name, numbers in parts]
 
 
-def _recordings(row: Preset) -> list[list[str]]:
+def _recordings(row: Preset, shape: Shape) -> list[list[str]]:
     rows = []
     for tier in ("stats", "full"):
         for steps, words in _STEPS.items():
-            plans = [
-                make_plan(
-                    make_settings(["a prompt"], [0], tier=tier, steps=row.steps, select=Select(timesteps=steps)),
-                    expected_shape(row, dtype),
-                    image_of(row),
-                )
-                for dtype in _DTYPES
-            ]
+            settings = make_settings(["a prompt"], [0], tier=tier, steps=row.steps, select=Select(timesteps=steps))
+            plans = [make_plan(settings, replace(shape, dtype=dtype), image_of(row)) for dtype in _DTYPES]
             rows.append([tier, f"{len(plans[0].steps)}, {words}", *(size(plan.bytes) for plan in plans)])
     return rows
 

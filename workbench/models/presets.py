@@ -155,7 +155,7 @@ _WAN_5B = Preset(
 _WAN_A14B = Preset(
     "wan2.2-a14b", "Wan2.2 T2V A14B", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "wan", "WanPipeline", _wan(40, 40, 13824), "KNOW",
     14.0, 480, 832, 8, 40, 4.0, (_UMT5, ("VAE", 0.127)),
-    (Fact("remark", "no paper reports massive activations of it", "INF", "none found"),), frames=81,
+    (Fact("remark", "no paper that reports massive activations of it was found", "INF", "notes on the papers above"),), frames=81,
     settings=_frozen(boundary_ratio=0.875), experts=2,
     remark="Two transformers: the second takes over below 0.875 of the noise. Each is as large as Wan2.1's 14B.",
 )  # fmt: skip

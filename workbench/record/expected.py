@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from workbench.models.grid import patch_of
@@ -18,10 +20,13 @@ def expected_shape(preset: Preset, dtype: str = "bfloat16") -> Shape:
     dtype : str
         That the model will run in.
     """
-    layout, transformer = preset.layout, preset.transformer()
+    layout = preset.layout
+    transformer: Any = preset.transformer()
     frames = (preset.frames - 1) // layout.causal_time + 1 if layout.is_video else 1
     size = (frames, preset.height // preset.pixels, preset.width // preset.pixels)
-    first, second, third = (length // patch for length, patch in zip(size, patch_of(layout.latents, transformer), strict=True))
+    first, second, third = (
+        length // patch for length, patch in zip(size, patch_of(layout.latents, transformer), strict=True)
+    )
     config = transformer.config
     channels = int(config["in_channels"])
     packed = layout.latents.axes == "BNC"

@@ -61,6 +61,14 @@ def test_the_page_says_what_the_workbench_refuses(said: Any) -> None:
     assert "limit" not in said("wan2.1-1.3b")
 
 
+def test_the_page_ends_with_the_command_for_the_model_itself(said: Any) -> None:
+    assert "record wan2.1-1.3b --prompts … --steps 50 --guidance 5 --height 480 --width 832 --frames 81" in said(
+        "wan2.1-1.3b"
+    )
+    assert "--guidance 1 " in said("flux1-dev")
+    assert "class label" in said("dit-xl-2")
+
+
 def test_the_table_of_families_names_the_presets(said: Any) -> None:
     page = said()
     assert all(name in page for name in PRESETS)

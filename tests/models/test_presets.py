@@ -185,6 +185,7 @@ def test_every_fact_has_a_standing_and_a_source(preset: Preset) -> None:
         assert fact.standing in STANDINGS
         assert fact.source
         assert all(str(channel) in fact.says for channel in fact.channels)
+        assert "|" not in fact.says + fact.source  # it would end a cell of the table in docs/models.md
 
 
 def test_the_reported_channels_are_those_of_the_papers() -> None:

@@ -39,9 +39,17 @@ def preset(row: Preset) -> None:
         ["tier", "steps", *_DTYPES],
         _recordings(row, shape),
     )
-    text(
-        "A run needs the weights in memory, and what its calls compute with on top. Nothing was loaded here; the model itself is "
-        f"asked by `workbench record {row.name} --prompts … --plan`."
+    text(f"A run needs the weights in memory, and what its calls compute with on top. {_next(row)}")
+
+
+def _next(row: Preset) -> str:
+    """What to do with the model itself, at this size."""
+    if row.entry.condition:
+        return f"Nothing was loaded. {row.pipeline} takes a {row.entry.condition}, no prompt: record it from Python, with encode=."
+    frames = f" --frames {row.frames}" if row.frames > 1 else ""
+    return (
+        f"Nothing was loaded; the model itself is asked by `workbench record {row.name} --prompts … --steps {row.steps} "
+        f"--guidance {row.scale if row.guided else 1:g} --height {row.height} --width {row.width}{frames} --plan`."
     )
 
 

@@ -71,7 +71,8 @@ class Preset:
         Parameters of one transformer, in billions: as named by its authors, or from the size of its weights where the name
         rounds by more than a tenth.
     height, width, frames : int
-        Default size in pixels; 1 frame for images.
+        Default size in pixels; 1 frame for images. This, steps and scale are what the pipeline or the model's card has: general
+        knowledge, not checked.
     pixels : int
         Along one side of what the transformer is given as one latent.
     steps : int

@@ -72,13 +72,13 @@ def _flux(embedded: bool) -> Mapping[str, Any]:
 
 
 _FLUX1_DEV = Preset(
-    "flux1-dev", "FLUX.1-dev", "black-forest-labs/FLUX.1-dev", "flux", "FluxPipeline", _flux(True), "P", 12.0, 1024, 1024,
+    "flux1-dev", "FLUX.1-dev", "black-forest-labs/FLUX.1-dev", "flux", "FluxPipeline", _flux(True), "3rd", 12.0, 1024, 1024,
     16, 28, 3.5, _CLIP_T5,
     (
         Fact("channels", "154 and 1446, before AdaLN", "P", _DITF, (154, 1446)),
         Fact("remark", "weak ones at 1762 and 2366 after AdaLN", "P", _DITF),
         Fact("block", "28 of 0 … 56 (single block 9), the state that enters it, at t = 260", "P", _DITF),
-        Fact("block", "11 works best for masks", "3rd", _FEW),
+        Fact("block", "11 works best, by a reproduction's note of what the paper says", "3rd", _FEW),
     ),
     guided=False, remark="The scale goes in as an embedding; a branch without the prompt runs with true_cfg_scale only.",
 )  # fmt: skip
@@ -87,15 +87,16 @@ _FLUX1_DEDISTILLED = Preset(
     "FluxPipeline", _flux(False), "KNOW", 12.0, 1024, 1024, 16, 28, 3.5, _CLIP_T5,
     (
         Fact("channels", "154 and 1446, those of FLUX.1-dev", "INF", _DITF, (154, 1446)),
-        Fact("remark", "the FLUX of Detail Guidance is this one (\"Flux-dev-de-distill\")", "P", _DG),
+        Fact("remark", "the authors' page of Detail Guidance names Flux-dev-de-distill", "P", _DG),
+        Fact("remark", "that its tables' FLUX is that one, and that one this checkpoint", "INF", _DG),
     ),
-    transformer_alone=True,
+    transformer_alone=True, remark="The pipeline runs the branch without the prompt only where it is given a negative prompt.",
 )  # fmt: skip
 _DIT_XL = Preset(
     "dit-xl-2", "DiT-XL/2, 256 × 256", "facebook/DiT-XL-2-256", "dit", "DiTPipeline",
     _frozen(num_layers=28, num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=8, patch_size=2,
             sample_size=32, num_embeds_ada_norm=1000),
-    "KNOW", 0.675, 256, 256, 8, 250, 4.0, (("VAE", 0.084),),
+    "KNOW", 0.675, 256, 256, 8, 50, 4.0, (("VAE", 0.084),),
     (_DG_NONE, Fact("remark", "ImageNet without CFG: FID 9.52 → 5.77 with Detail Guidance", "2nd", _DG)),
     remark="diffusers keeps a copy of the embedding of timestep and class in every block, so there are more parameters than "
     "published.",
@@ -106,7 +107,7 @@ _PIXART = Preset(
             sample_size=128, cross_attention_dim=1152, caption_channels=4096, interpolation_scale=2,
             use_additional_conditions=False),
     "KNOW", 0.6, 1024, 1024, 8, 20, 4.5, (_T5, ("VAE", 0.084)),
-    (Fact("channels", "293", "3rd", _FEW, (293,)),),
+    (Fact("channels", "293", "3rd", "an independent measurement", (293,)),),
 )  # fmt: skip
 _KLEIN = Preset(
     "flux2-klein", "FLUX.2 [klein] 4B", "black-forest-labs/FLUX.2-klein-4B", "flux2", "Flux2KleinPipeline",
@@ -114,7 +115,7 @@ _KLEIN = Preset(
             joint_attention_dim=7680, guidance_embeds=False),
     "3rd", 4.0, 1024, 1024, 16, 4, 1.0, (("Qwen3-4B", 4.022), ("VAE", 0.084)),
     (
-        Fact("channels", "the 12 largest of every layer, by mean |h|; no fixed ones were reported", "3rd", _FEW),
+        Fact("channels", "the 12 largest of every layer, by mean magnitude; no fixed ones were reported", "3rd", _FEW),
         Fact("block", "masks from them are best near 10 (mIoU about 0.5)", "3rd", _FEW),
         Fact("remark", "that the paper's klein is the 4B", "INF", _FEW),
     ),
@@ -132,6 +133,8 @@ def _wan(blocks: int, heads: int, feed_forward: int, latents: int = 16) -> Mappi
 
 
 _STAS_FACTS = (
+    Fact("remark", "STAS was shown on it", "P", _STAS),
+    Fact("window", "first frame above boundary above interior, clearest in early steps", "P", _STAS),
     Fact("channels", "those above 50 × the mean, of all blocks; which ones was not found", "2nd", _STAS),
     Fact("block", "15, for the analysis", "2nd", _STAS),
     Fact("window", "STAS in the first 20 of 50 steps", "2nd", _STAS),

@@ -56,7 +56,7 @@ def assembled(pipeline: Any, **components: Any) -> Any:
     return pipe
 
 
-def pixart(pipeline: Any, sample_size: int) -> Any:
+def pixart(pipeline: Any, sample_size: int, **config: Any) -> Any:
     transformer = seeded(
         lambda: diffusers.PixArtTransformer2DModel(
             num_attention_heads=2,
@@ -65,6 +65,7 @@ def pixart(pipeline: Any, sample_size: int) -> Any:
             caption_channels=TEXT,
             num_layers=3,
             sample_size=sample_size,
+            **config,
         ).eval()
     )
     return assembled(

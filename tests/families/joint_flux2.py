@@ -16,10 +16,10 @@ from tests.tiny_flux2 import TEXT, tiny_flux2
 CALLS = (Call({"height": 8, "width": 12}, (1, 2, 3)), Call({"height": 20, "width": 4}, (1, 5, 1)))
 
 
-def build_klein() -> Any:
+def build_klein(**settings: Any) -> Any:
     plain = tiny_flux2(guidance_embeds=False)
     parts = {name: plain.components[name] for name in ("vae", "scheduler", "transformer", "text_encoder", "tokenizer")}
-    return joint.quiet(Flux2KleinPipeline(**parts))
+    return joint.quiet(Flux2KleinPipeline(**parts, **settings))
 
 
 def encode(prompts: Sequence[str]) -> Arguments:

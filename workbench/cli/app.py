@@ -322,13 +322,16 @@ def report(
 
 @app.command()
 def models(
-    model: Annotated[str | None, typer.Argument(help="A model to check.")] = None, device: Device = None
+    model: Annotated[str | None, typer.Argument(help="A preset, or a model to check.")] = None, device: Device = None
 ) -> None:
-    """The families the workbench knows; or one model, loaded and checked by a dry forward pass."""
-    from workbench.cli import show
+    """The families the workbench knows; or what a preset needs; or one model, loaded and checked by a dry forward pass."""
+    from workbench.cli import preset, show
+    from workbench.models.presets import PRESETS
 
     if model is None:
         show.families()
+    elif model in PRESETS and not Path(model).is_dir():
+        preset.preset(PRESETS[model])
     else:
         show.checked(model, device)
 

@@ -11,9 +11,9 @@ from workbench.errors import WorkbenchError
 
 Store = Annotated[Path, typer.Argument(help="Folder of a recording.")]
 Model = Annotated[
-    str, typer.Argument(help="Embedded name (mini-image, mini-video), local diffusers folder, or hub id.")
+    str, typer.Argument(help="Embedded name (mini-image, mini-video), preset, local diffusers folder, or hub id.")
 ]
-ModelOption = Annotated[str, typer.Option("--model", help="Embedded name, local diffusers folder, or hub id.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Embedded name, preset, local diffusers folder, or hub id.")]
 Prompts = Annotated[
     list[str], typer.Option("--prompts", "--prompt", help="A prompt or a .txt file with one a line; repeatable.")
 ]

@@ -42,6 +42,11 @@ def table(title: str, head: list[str], rows: list[list[Any]]) -> None:
     _console.print(drawn)
 
 
+def text(words: str) -> None:
+    """A sentence."""
+    _console.print(words, soft_wrap=True, highlight=False)
+
+
 def plan(the_plan: Any, *, details: bool) -> None:
     """Bytes, files and time of a recording, before it is made."""
     rows = [
@@ -242,6 +247,7 @@ def sampled(differences: Any, folder: Path) -> None:
 def families() -> None:
     """The table of families, from their rows."""
     from workbench.models.mini import EMBEDDED
+    from workbench.models.presets import PRESETS
     from workbench.models.table import lines
 
     rows = [
@@ -250,7 +256,10 @@ def families() -> None:
     ]
     table("Families", ["family", "name", "modulation", "Detail Guidance", "STAS"], rows)
     _console.print("Classes, pipelines and reasons, also of what is refused: docs/models.md.")
-    _console.print(f"Embedded models: {', '.join(EMBEDDED)}. Check one of your own with `workbench models MODEL`.")
+    text(
+        f"Embedded models: {', '.join(EMBEDDED)}. Presets: {', '.join(PRESETS)}; what one needs says `workbench models PRESET`. "
+        "Check a model of your own with `workbench models MODEL`."
+    )
 
 
 def _short(said: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from workbench.errors import UnsupportedModelError
 from workbench.models.mini import EMBEDDED, embedded_path
+from workbench.models.preset import Preset
+from workbench.models.presets import PRESETS
 from workbench.models.registry import layout_for
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -22,7 +24,7 @@ def load_pipeline(
     Parameters
     ----------
     model : str or Path
-        An embedded name (``mini-image``), a local diffusers folder, or a hub id (``owner/name``).
+        An embedded name (``mini-image``), a preset's (``sd3-medium``), a local diffusers folder, or a hub id (``owner/name``).
     revision : str, optional
         Branch, tag or commit on the hub.
     dtype : {"float32", "bfloat16", "float16"}, optional
@@ -77,12 +79,24 @@ def _source(model: str | Path) -> tuple[str, bool]:
             )
         # Absolute, or a relative folder of two words would be taken for a hub id.
         return str(path.resolve()), True
+    if name in PRESETS:  # after the folders: one of that name is meant where there is one
+        return _hub_of(PRESETS[name]), False
     if path.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UnsupportedModelError(
-            f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor an existing diffusers folder, nor a "
-            "hub id of the form owner/name."
+            f"{name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor a preset ({', '.join(PRESETS)}), "
+            "nor an existing diffusers folder, nor a hub id of the form owner/name."
         )
     return name, False
+
+
+def _hub_of(preset: Preset) -> str:
+    if preset.transformer_alone:
+        raise UnsupportedModelError(
+            f"{preset.name}: {preset.hub} holds the transformer without the pipeline around it. Load it with its class's "
+            f"from_pretrained, put it into the pipeline that it was made from ({preset.pipeline}.from_pretrained(…, "
+            "transformer=…)), save that with save_pretrained(folder), and give the folder."
+        )
+    return preset.hub
 
 
 def _from_pretrained(source: str, *, local: bool, revision: str | None, dtype: Any) -> Any:

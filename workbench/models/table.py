@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from workbench.models.layout import MODULATIONS, Layout, Pipeline
+from workbench.models.preset import STANDINGS, Preset
+from workbench.models.presets import PRESETS
 from workbench.models.rows import FAMILIES, REFUSED
 
 
@@ -82,6 +84,40 @@ def guidance_words(pipeline: Pipeline) -> str:
     return f"one call of {' + '.join(guidance.rows)}" if guidance.batched else f"calls {', '.join(guidance.rows)}"
 
 
+def _preset_row(preset: Preset) -> str:
+    frames = f"{preset.frames} × " if preset.frames > 1 else ""
+    cells = (
+        f"`{preset.name}`",
+        f"`{preset.hub}`",
+        preset.family,
+        f"{preset.published:g}" + (f" × {preset.experts}" if preset.experts > 1 else ""),
+        f"{frames}{preset.height} × {preset.width}, {preset.steps} steps",
+        preset.source,
+        "; ".join(f"{fact.about}: {fact.says} [{fact.standing}, {fact.source}]" for fact in preset.facts),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _presets() -> list[str]:
+    """The table of presets."""
+    head = ("preset", "hub", "family", "10⁹ parameters", "default", "configuration", "said of its massive activations")
+    return [
+        "## Presets",
+        "",
+        'The papers\' models, by short names: `load_pipeline("sd3-medium")` and every verb take them for their ids on the hub, and',
+        "`workbench models sd3-medium` says what a run takes, without a download. The rows are in `workbench/models/presets.py`;",
+        "every transformer is built at this configuration, and its pipeline runs in small, in `tests/models/test_presets.py`. What",
+        "is said of massive activations is a hypothesis to hold a recording against. How well each is established:",
+        "",
+        *(f"* `{tag}`: {meaning}" for tag, meaning in STANDINGS.items()),
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *map(_preset_row, PRESETS.values()),
+        "",
+    ]
+
+
 def markdown() -> str:
     """The page ``docs/models.md``."""
     head = ("family", "class", "pipelines", "blocks", "modulation", "branches", "Detail Guidance", "STAS")
@@ -111,6 +147,7 @@ def markdown() -> str:
             "|" + "---|" * len(head),
             *rows,
             "",
+            *_presets(),
             "## Refused",
             "",
             "| class | why |",

@@ -132,7 +132,7 @@ def markdown() -> str:
         [
             "# Models",
             "",
-            f"{len(FAMILIES)} transformer classes of diffusers 0.42 are recorded and steered; {len(REFUSED)} are known and refused.",
+            f"{len(FAMILIES)} transformer classes of diffusers 0.42 are recorded, and steered where the table says so; {len(REFUSED)} are refused.",
             "This page is made from the rows in `workbench/models/rows` (`workbench models` prints the same), and every row is held",
             "against a tiny model of its class that generates through its own stock pipeline (`tests/families`): the recorded states",
             "are those of PyTorch's own hooks bit for bit, the token grid is the one known by hand, calls and branches are counted,",

@@ -22,6 +22,14 @@ from workbench.store import open_recording
 
 STEPS = 2
 
+#: Every family with guidance and without, as far as its pipeline can be called so.
+MODES = [
+    pytest.param(family, guided, id=f"{family.name}-{'guided' if guided else 'plain'}")
+    for family in KNOWN
+    for guided in (True, False)
+    if (family.guided if guided else family.plain) is not None
+]
+
 # What diffusers and torch say of themselves, on this numpy and on a CPU.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
@@ -71,13 +79,10 @@ def states(family: Family, layout: Layout, seen: list[Seen], pipe: Any, guided: 
                 yield branch, i // per_step, path, rows
 
 
-@pytest.mark.parametrize("guided", [True, False], ids=["guided", "plain"])
-@pytest.mark.parametrize("family", KNOWN, ids=lambda family: family.name)
+@pytest.mark.parametrize(("family", "guided"), MODES)
 def test_recorded_states_are_those_of_plain_hooks_and_nothing_changes(
     family: Family, guided: bool, tmp_path: Path
 ) -> None:
-    if (family.guided if guided else family.plain) is None:
-        pytest.skip("the pipeline can't be called so")
     pipe = family.build()
     if getattr(pipe, "transformer_2", None) is not None:
         with pytest.raises(UnsupportedModelError, match="two transformers, one after the other"):
